@@ -1,0 +1,363 @@
+"""The promotion gate: what a candidate must show before anybody calls it a finding.
+
+Every condition is printed with its figure and its bound; the first that fails is the binding constraint. The order is the
+order of DESIGN, cheap and certain before dear and final; the sealed hold-out comes last, once a lineage.
+
+Two figures are judged in a way that surprises (and whose naive form is printed beside): the deflated Sharpe ratio takes
+the variance of the estimator under the null, because the spread of net Sharpe ratios across trials is inflated by costs;
+the probability of backtest overfitting is judged before costs, because after costs losers by turnover stay losers and
+noise looks consistent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from agents.research.evaluation import load_return_matrix, load_returns
+from agents.research.session import ResearchSession
+from backtest.engine import run_backtest
+from backtest.integrity import (
+    deflated_sharpe_ratio,
+    equivalent_independent_trials,
+    expected_maximum_sharpe,
+    min_track_record_length,
+    probabilistic_sharpe_ratio,
+    probability_of_backtest_overfitting,
+    spa_pvalue,
+)
+from backtest.metrics import kurtosis, sharpe_per_period, skewness
+from backtest.portfolio import scores_to_weights
+from core.errors import StoreConflictError
+from core.market.panel import FloatArray
+from core.store.records import Trial
+from features import compute
+
+MIN_DSR = 0.95
+MAX_SPA_P = 0.05
+MAX_PBO = 0.2
+MAX_CORRELATION = 0.7
+CONFIDENCE = 0.95
+SPA_BLOCK_BARS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One condition of the gate.
+
+    Parameters
+    ----------
+    name : str
+        The binding constraint, should this fail.
+    figure : float or None
+        What was measured; None when it cannot be measured here.
+    bound : str
+        What it must be, in words.
+    passed : bool
+    note : str
+        Further figures that help to read this one.
+    """
+
+    name: str
+    figure: float | None
+    bound: str
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The verdict on one candidate.
+
+    Parameters
+    ----------
+    verdict : {"promoted", "rejected"}
+    binding_constraint : str or None
+        Name of the first condition that failed.
+    checks : tuple of Check
+        All conditions that were judged, in order.
+    """
+
+    trial_id: int
+    feature_id: str
+    name: str
+    family: str
+    expression: str
+    verdict: str
+    binding_constraint: str | None
+    metrics: Mapping[str, Any]
+    checks: tuple[Check, ...]
+    hypothesis: str = ""
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the candidate passed everything."""
+        return self.verdict == "promoted"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Finding:
+        """Build the finding from a mapping that has at least its fields."""
+        own = {f.name: values[f.name] for f in fields(cls)}
+        return cls(**{**own, "checks": tuple(Check(**check) for check in values["checks"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The verdicts of a run and the figures all of them share."""
+
+    findings: tuple[Finding, ...]
+    n_trials_ledger: int
+    n_trials_effective: int
+    expected_best_noise_sharpe: float
+    spa_p: float | None
+    pbo: float | None
+    pbo_net_naive: float | None
+    holdout_opened: bool
+
+
+def judge_run(session: ResearchSession) -> Judgement:
+    """Judge every trial of a run against the whole ledger.
+
+    Returns
+    -------
+    Judgement
+        Findings, best deflated Sharpe ratio first.
+    """
+    store = session.store.researcher
+    own = store.list_trials({"run_id": session.run_id})
+    lineage = _comparable(own, store.list_trials({"lineage": session.lineage}))
+    count = store.count_trials(session.lineage)
+    net = (
+        load_return_matrix(session.store.artifacts, [trial.returns_uri for trial in lineage], "net")
+        if lineage
+        else np.empty((0, 0))
+    )
+    gross = (
+        load_return_matrix(session.store.artifacts, [trial.returns_uri for trial in lineage], "gross")
+        if lineage
+        else np.empty((0, 0))
+    )
+    shared = _Shared(
+        n_effective=_effective_trials(store.load_behaviours(session.lineage)),
+        spa_p=spa_pvalue(net, block_length=SPA_BLOCK_BARS, seed=0) if net.size else None,
+        pbo=probability_of_backtest_overfitting(gross) if gross.shape[1] > 1 else None,
+        pbo_net=probability_of_backtest_overfitting(net) if net.shape[1] > 1 else None,
+        naive_variance=float(np.var([trial.sharpe for trial in lineage], ddof=1)) if len(lineage) > 1 else None,
+    )
+    promoted_before = [
+        _gross(session, trial) for trial in store.list_trials({"dataset_id": session.dataset.dataset_id, "promoted_here": True})
+    ]
+    judged: list[tuple[Trial, list[Check]]] = []
+    chosen: list[tuple[Trial, FloatArray]] = []
+    for trial in sorted(own, key=lambda trial: (-_dsr(trial, shared), trial.trial_id)):
+        checks = _statistical_checks(trial, shared, session.config.cost_bps)
+        if all(check.passed for check in checks):
+            returns = _gross(session, trial)
+            checks.append(_redundancy(returns, [*promoted_before, *(other for _, other in chosen)]))
+            if checks[-1].passed:
+                chosen.append((trial, returns))
+        judged.append((trial, checks))
+    holdout = _judge_holdout(session, [trial for trial, _ in chosen])
+    findings = tuple(_finding(trial, [*checks, *holdout.get(trial.trial_id, ())], shared) for trial, checks in judged)
+    return Judgement(
+        findings=findings,
+        n_trials_ledger=count.n_rows,
+        n_trials_effective=shared.n_effective,
+        expected_best_noise_sharpe=_annual(_sr0(own[0].n_obs, shared), session) if own else 0.0,
+        spa_p=shared.spa_p,
+        pbo=shared.pbo,
+        pbo_net_naive=shared.pbo_net,
+        holdout_opened=bool(holdout),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    n_effective: int
+    spa_p: float | None
+    pbo: float | None
+    pbo_net: float | None
+    naive_variance: float | None
+
+
+def _comparable(own: Sequence[Trial], lineage: Sequence[Trial]) -> list[Trial]:
+    """Keep one trial for each configuration, over the same bars as this run's."""
+    if not own:
+        return []
+    span = (own[0].n_obs, own[0].metrics["oos_start"], own[0].dataset_id)
+    distinct: dict[str, Trial] = {}
+    for trial in lineage:
+        if (trial.n_obs, trial.metrics["oos_start"], trial.dataset_id) == span:
+            distinct.setdefault(trial.config_sha256, trial)
+    return list(distinct.values())
+
+
+def _effective_trials(behaviours: FloatArray) -> int:
+    """Count independent trials as good as these; one that never moved counts in full."""
+    moved = behaviours.any(axis=1)
+    return max(1, int((~moved).sum()) + (equivalent_independent_trials(behaviours[moved]) if moved.any() else 0))
+
+
+def _sr0(n_obs: int, shared: _Shared) -> float:
+    return expected_maximum_sharpe(shared.n_effective, 1.0 / (n_obs - 1))
+
+
+def _dsr(trial: Trial, shared: _Shared, variance: float | None = None) -> float:
+    value = deflated_sharpe_ratio(
+        sharpe=trial.sharpe,
+        n_obs=trial.n_obs,
+        skew=trial.skew,
+        kurtosis=trial.kurtosis,
+        n_trials=shared.n_effective,
+        variance=variance,
+    )
+    return -math.inf if value is None or math.isnan(value) else value
+
+
+def _annual(per_period: float, session: ResearchSession) -> float:
+    return per_period * math.sqrt(session.config.periods_per_year)
+
+
+def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[Check]:
+    metrics = trial.metrics
+    needed = min_track_record_length(sharpe=trial.sharpe, skew=trial.skew, kurtosis=trial.kurtosis, confidence=CONFIDENCE)
+    net_sharpe = metrics["net_sharpe"]
+    dsr = _dsr(trial, shared)
+    naive = (
+        ""
+        if shared.naive_variance is None
+        else f"; with the spread across trials as variance {_dsr(trial, shared, shared.naive_variance):.3f}"
+    )
+    break_even = metrics["break_even_bps"]
+    return [
+        Check(
+            name="leak", figure=float(metrics["leak_checks"]), bound="truncation test passed", passed=True, note="checks made"
+        ),
+        Check(name="net_sharpe", figure=net_sharpe, bound="> 0 out of sample after costs", passed=net_sharpe > 0),
+        Check(
+            name="track_record",
+            figure=float(trial.n_obs),
+            bound="no length is enough" if needed is None else f">= {needed:.0f} bars",
+            passed=needed is not None and trial.n_obs >= needed,
+            note="minimum track record length for a Sharpe ratio above zero",
+        ),
+        Check(
+            name="deflated_sharpe",
+            figure=dsr,
+            bound=f">= {MIN_DSR}",
+            passed=dsr >= MIN_DSR,
+            note=f"against {shared.n_effective} effective trials{naive}",
+        ),
+        Check(
+            name="spa",
+            figure=shared.spa_p,
+            bound=f"<= {MAX_SPA_P}",
+            passed=shared.spa_p is not None and shared.spa_p <= MAX_SPA_P,
+            note="Hansen's test over the net returns of the lineage",
+        ),
+        Check(
+            name="pbo",
+            figure=shared.pbo,
+            bound=f"<= {MAX_PBO}",
+            passed=shared.pbo is None or shared.pbo <= MAX_PBO,
+            note="no choice was made" if shared.pbo is None else f"before costs; after costs {shared.pbo_net:.2f}",
+        ),
+        Check(
+            name="break_even",
+            figure=break_even,
+            bound=f"> {cost_bps:g} bps",
+            passed=break_even is not None and break_even > cost_bps,
+            note="cost per side that would eat the gross profit",
+        ),
+    ]
+
+
+def _redundancy(returns: FloatArray, others: Sequence[FloatArray]) -> Check:
+    correlations = [float(np.corrcoef(returns, other)[0, 1]) for other in others if len(other) == len(returns)]
+    worst = max(correlations, default=0.0)
+    return Check(
+        name="redundancy",
+        figure=worst,
+        bound=f"< {MAX_CORRELATION}",
+        passed=worst < MAX_CORRELATION,
+        note="correlation with a promoted feature",
+    )
+
+
+def _judge_holdout(session: ResearchSession, chosen: Sequence[Trial]) -> dict[int, tuple[Check, ...]]:
+    """Open the sealed bars for the candidates that passed everything else, and let them decide."""
+    if not chosen:
+        return {}
+    service = session.store.service
+    candidates = {str(trial.trial_id): trial.expression for trial in chosen}
+    try:
+        opening = service.open_holdout(session.lineage, session.run_id, candidates)
+    except StoreConflictError as error:
+        closed = Check(name="holdout_already_opened", figure=None, bound="opens once a lineage", passed=False, note=str(error))
+        return {trial.trial_id: (closed,) for trial in chosen}
+    panel = service.load_panel(session.dataset, session.request.symbols or None)
+    first = session.panel.n_bars
+    needed = 1.0 - 0.5 / opening
+    checks: dict[int, tuple[Check, ...]] = {}
+    record: dict[str, Any] = {}
+    for trial in chosen:
+        holding = int(trial.metrics["holding_bars"])
+        weights = scores_to_weights(compute(trial.expression, panel), method=session.method, holding_bars=holding)
+        result = run_backtest(panel, weights, session.config).slice(first)
+        sharpe = sharpe_per_period(result.net_returns)
+        psr = probabilistic_sharpe_ratio(
+            sharpe=sharpe,
+            n_obs=len(result.net_returns),
+            skew=skewness(result.net_returns),
+            kurtosis=kurtosis(result.net_returns),
+        )
+        record[str(trial.trial_id)] = {"net_sharpe": _annual(sharpe, session), "psr": psr, "n_obs": len(result.net_returns)}
+        checks[trial.trial_id] = (
+            Check(
+                name="holdout",
+                figure=psr,
+                bound=f"probability of a positive Sharpe ratio > {needed:g}",
+                passed=psr > needed,
+                note=f"net Sharpe {_annual(sharpe, session):.2f} over {len(result.net_returns)} sealed bars; opening {opening} of this data set",
+            ),
+        )
+    service.record_holdout(session.lineage, session.run_id, record)
+    return checks
+
+
+def _finding(trial: Trial, checks: Sequence[Check], shared: _Shared) -> Finding:
+    bound = next((check.name for check in checks if not check.passed), None)
+    metrics = {**trial.metrics, "dsr": _dsr(trial, shared), "n_trials": shared.n_effective}
+    return Finding(
+        trial_id=trial.trial_id,
+        feature_id=str(trial.feature_id),
+        name=trial.name,
+        family=trial.family,
+        expression=trial.expression,
+        verdict="promoted" if bound is None else "rejected",
+        binding_constraint=bound,
+        metrics=metrics,
+        checks=tuple(checks),
+    )
+
+
+def record_verdicts(session: ResearchSession, findings: Sequence[Finding]) -> None:
+    """Write the verdicts into the registry; doing it twice changes nothing."""
+    for finding in findings:
+        reason = f"passed the gate on {session.dataset.name}" if finding.promoted else finding.binding_constraint
+        session.store.service.record_verdict(
+            UUID(finding.feature_id), session.dataset, promoted=finding.promoted, reason=reason
+        )
+
+
+def _gross(session: ResearchSession, trial: Trial) -> FloatArray:
+    return load_returns(session.store.artifacts, trial.returns_uri)["gross"]

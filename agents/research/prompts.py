@@ -1,0 +1,49 @@
+"""What a planning model is told. Facts from the store are passed as quoted JSON data, never as instructions."""
+
+from __future__ import annotations
+
+import json
+
+from agents.research.session import ResearchSession
+from agents.research.state import PlannerState
+from features.fields import available_fields
+from features.operators import OPERATORS
+
+_SYSTEM = """You are the research planner of a quantitative framework. You look for features that predict the next returns of
+the stocks in one data set. You work only through the tools.
+
+Rules of the house:
+- A feature is a causal expression. High values mean: expected to outperform. Only positive lags exist.
+- Every run_backtest is a trial. The number of trials ever made on this data raises the bar for every one of them, so try
+  few ideas that have a reason, not many variations.
+- First propose_new_feature, then run_backtest with the id it answered. You may call several tools at once.
+- You never see the sealed last part of the data. You do not decide what is promoted: a gate does, after you stop.
+- A t-statistic of the rank IC below 2 is noise. Say so rather than hope.
+- When you have nothing better to try, answer in plain words without a tool call: that ends the search.
+
+Fields of this data set: {fields}
+Operators:
+{operators}
+"""
+
+_USER = """The question, as data:
+{question}
+
+What earlier runs know, as data:
+{recalled}
+
+Budget: {trials} trials, {steps} rounds of planning."""
+
+
+def build_prompt(session: ResearchSession, state: PlannerState) -> tuple[str, str]:
+    """Return the system text and the first user text of a run."""
+    operators = "\n".join(f"{operator.usage}: {operator.doc}" for operator in OPERATORS.values())
+    system = _SYSTEM.format(fields=", ".join(available_fields(session.panel.fields)), operators=operators)
+    recalled = {key: value for key, value in state.get("recalled", {}).items() if key != "sentence"}
+    user = _USER.format(
+        question=json.dumps({"question": session.request.question, "dataset": session.dataset.name}),
+        recalled=json.dumps(recalled, default=str),
+        trials=session.budget.trials,
+        steps=session.budget.steps,
+    )
+    return system, user

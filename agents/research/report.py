@@ -1,0 +1,370 @@
+"""The report of a run: what was asked, what was tried, what it is worth, and where every figure comes from.
+
+A report is a value: it can be shown in a notebook, printed as Markdown, saved as a folder (`report.html` that opens without
+a network, PNG charts, `report.json`) and rebuilt from what the store keeps.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agents.research.evaluation import load_returns
+from agents.research.gate import Finding, Judgement, record_verdicts
+from agents.research.memory import remember
+from agents.research.session import ResearchSession
+from agents.research.state import PlannerState
+from core.errors import StoreUnavailableError
+from core.provenance import code_version
+from core.store.records import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROMOTED, NOTHING_PROMOTED = "promoted", "nothing_promoted"
+LEADERBOARD_COLUMNS = (
+    "name",
+    "family",
+    "rank_ic",
+    "rank_ic_t",
+    "gross_sharpe",
+    "net_sharpe",
+    "turnover",
+    "break_even_bps",
+    "dsr",
+    "verdict",
+    "binding_constraint",
+    "expression",
+    "trial_id",
+    "tool_call_id",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResearchReport:
+    """Tell the result of a run.
+
+    Parameters
+    ----------
+    verdict : {"promoted", "nothing_promoted"}
+    sentence : str
+        The verdict in plain words.
+    findings : tuple of Finding
+        Every trial of the run, best deflated Sharpe ratio first, each with the conditions it was judged by.
+    n_trials : int
+        Trials of this run.
+    n_trials_ledger, n_trials_effective : int
+        Trials ever made on this data set, and how many different ideas they are.
+    tool_calls : tuple of mapping
+        What the planner did, in order; findings refer to them by ``tool_call_id``.
+    charts : mapping of str to bytes
+        PNG pictures by name.
+    """
+
+    run_id: str
+    question: str
+    dataset: Mapping[str, Any]
+    planner: str
+    verdict: str
+    sentence: str
+    findings: tuple[Finding, ...]
+    recalled: Mapping[str, Any]
+    vectors: Mapping[str, Any]
+    stop: str
+    n_trials: int
+    n_trials_ledger: int
+    n_trials_effective: int
+    expected_best_noise_sharpe: float
+    spa_p: float | None
+    pbo: float | None
+    pbo_net_naive: float | None
+    holdout_opened: bool
+    config: Mapping[str, Any]
+    usage: Mapping[str, Any]
+    tool_calls: tuple[Mapping[str, Any], ...]
+    code_version: str
+    charts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def promoted(self) -> tuple[Finding, ...]:
+        """The findings that passed everything."""
+        return tuple(finding for finding in self.findings if finding.promoted)
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """Every trial of the run, one a row, best deflated Sharpe ratio first."""
+        import pandas as pd
+
+        return pd.DataFrame(self.leaderboard_rows(), columns=list(LEADERBOARD_COLUMNS))
+
+    def leaderboard_rows(self) -> list[dict[str, Any]]:
+        """Return the leaderboard as plain rows."""
+        calls = {call["trial_id"]: call["tool_call_id"] for call in self.tool_calls if call.get("trial_id") is not None}
+        rows = []
+        for finding in self.findings:
+            values = {**finding.metrics, **finding.to_dict(), "tool_call_id": calls.get(finding.trial_id)}
+            rows.append({column: values.get(column) for column in LEADERBOARD_COLUMNS})
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values, without its charts; each finding is an entry of ``leaderboard``."""
+        values = {name: value for name, value in self.__dict__.items() if name not in {"charts", "leaderboard", "findings"}}
+        rows = zip(self.leaderboard_rows(), self.findings, strict=True)
+        leaderboard = [{**row, **finding.to_dict()} for row, finding in rows]
+        promoted = [entry for entry in leaderboard if entry["verdict"] == PROMOTED]
+        return _json_safe({**values, "promoted": promoted, "leaderboard": leaderboard})  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, folder: Path | None = None) -> ResearchReport:
+        """Rebuild a report from what :meth:`to_dict` gave, with the charts of `folder` if it has any."""
+        kept = {name: value for name, value in values.items() if name not in {"promoted", "leaderboard"}}
+        findings = tuple(Finding.from_dict(entry) for entry in values["leaderboard"])
+        charts = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))} if folder is not None else {}
+        return cls(**{**kept, "tool_calls": tuple(values["tool_calls"])}, findings=findings, charts=charts)
+
+    def to_markdown(self, *, rows: int = 12) -> str:
+        """Return the report as Markdown: the verdict, its figures and the head of the leaderboard."""
+        lines = [f"# {self.question}", "", f"**{self.sentence}**", "", self.recalled.get("sentence", ""), ""]
+        lines += [f"- {label}: {value}" for label, value in self.key_figures()]
+        lines += [
+            "",
+            "| feature | rank IC | gross Sharpe | net Sharpe | turnover | break-even bps | DSR | verdict |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in self.leaderboard_rows()[:rows]:
+            verdict = PROMOTED if row["binding_constraint"] is None else f"rejected: {row['binding_constraint']}"
+            figures = [_show(row[key], digits) for key, digits in _SHOWN]
+            lines.append(f"| {row['name']} | {' | '.join(figures)} | {verdict} |")
+        if len(self.findings) > rows:
+            lines.append(f"\n{len(self.findings) - rows} more trials are in `report.json`.")
+        lines += ["", "Caveats of the data:", *(f"- {caveat}" for caveat in self.dataset["caveats"])]
+        return "\n".join(lines) + "\n"
+
+    def key_figures(self) -> list[tuple[str, str]]:
+        """Return the figures all findings share, each with what it means."""
+        return [
+            (
+                "data",
+                f"{self.dataset['name']}, {self.dataset['first']} to {self.dataset['last']}, {len(self.dataset['symbols'])} symbols; sealed from {self.dataset['sealed_from']}",
+            ),
+            (
+                "trials",
+                f"{self.n_trials} in this run, {self.n_trials_ledger} ever on this data, {self.n_trials_effective} different ideas among them",
+            ),
+            ("best Sharpe ratio that pure noise would show after that many", _show(self.expected_best_noise_sharpe, 2)),
+            ("Hansen's SPA p-value", _show(self.spa_p, 3)),
+            ("probability of backtest overfitting, before costs", _show(self.pbo, 2)),
+            ("the same after costs (naive)", _show(self.pbo_net_naive, 2)),
+            ("hold-out", "opened" if self.holdout_opened else "still sealed"),
+        ]
+
+    def to_html(self) -> str:
+        """Return the report as one page that needs no network: pictures are inside it."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        environment = Environment(
+            loader=PackageLoader("agents.research"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["show"] = _show
+        pictures = {name: base64.b64encode(picture).decode() for name, picture in self.charts.items()}
+        return environment.get_template("report.html.j2").render(
+            report=self, rows=self.leaderboard_rows(), pictures=pictures, columns=_SHOWN
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `report.html`, `report.json` and the charts, and return the page's path.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the folder cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, picture in self.charts.items():
+                _write(folder / f"{name}.png", picture)
+            _write(folder / "report.json", json.dumps(self.to_dict(), indent=2, allow_nan=False).encode())
+            _write(folder / "report.html", self.to_html().encode())
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the report cannot be written to {folder} ({error.strerror}): choose another folder or free space."
+            ) from error
+        return folder / "report.html"
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+_SHOWN = (("rank_ic", 4), ("gross_sharpe", 2), ("net_sharpe", 2), ("turnover", 1), ("break_even_bps", 1), ("dsr", 3))
+
+
+def judgement_to_dict(judgement: Judgement) -> dict[str, Any]:
+    """Return a judgement as what a checkpoint may hold."""
+    return _json_safe(asdict(judgement))  # type: ignore[no-any-return]
+
+
+def report_folder(home: Path, run_id: object) -> Path:
+    """Where the files of a run lie."""
+    return home / "runs" / str(run_id)
+
+
+def save_report(session: ResearchSession, state: PlannerState) -> ResearchReport:
+    """Write the verdicts, the memory, the files and the row of a run; doing it twice changes nothing."""
+    report = build_report(session, state)
+    record_verdicts(session, report.findings)
+    remember(session, report.findings)
+    report.save(report_folder(session.settings.home, session.run_id))
+    session.store.service.finish_run(
+        session.run_id, report=report.to_dict(), usage=report.usage, finished_at=session.clock.now()
+    )
+    return report
+
+
+def build_report(session: ResearchSession, state: PlannerState) -> ResearchReport:
+    """Put together what a run found."""
+    judgement = state["judgement"]
+    findings = tuple(Finding.from_dict(finding) for finding in judgement["findings"])
+    promoted = [finding for finding in findings if finding.promoted]
+    dataset = session.dataset
+    calls = tuple(_tool_call(row) for row in session.store.service.list_tool_calls(session.run_id))
+    usage = {"steps": state["step"], "trials": len(findings), "usd": session.store.service.llm_cost(session.run_id)}
+    run: Run = session.store.service.get_run(session.run_id)
+    return ResearchReport(
+        run_id=str(session.run_id),
+        question=session.request.question,
+        dataset={
+            "name": dataset.name,
+            "version": dataset.version,
+            "source": dataset.source,
+            "symbols": list(session.panel.symbols),
+            "first": f"{session.panel.index[0]:%Y-%m-%d}",
+            "last": f"{session.panel.index[-1]:%Y-%m-%d}",
+            "sealed_from": f"{dataset.sealed_from:%Y-%m-%d}",
+            "content_sha256": dataset.content_sha256,
+            "caveats": list(dataset.caveats),
+        },
+        planner=run.planner,
+        verdict=PROMOTED if promoted else NOTHING_PROMOTED,
+        sentence=_sentence(session, findings, judgement),
+        findings=findings,
+        recalled=state["recalled"],
+        vectors=state["vectors"],
+        stop=state["stop"],
+        n_trials=len(findings),
+        n_trials_ledger=judgement["n_trials_ledger"],
+        n_trials_effective=judgement["n_trials_effective"],
+        expected_best_noise_sharpe=judgement["expected_best_noise_sharpe"],
+        spa_p=judgement["spa_p"],
+        pbo=judgement["pbo"],
+        pbo_net_naive=judgement["pbo_net_naive"],
+        holdout_opened=judgement["holdout_opened"],
+        config={
+            **session.config.to_dict(),
+            "splits": asdict(session.splits),
+            "method": session.method,
+            "seed": session.request.seed,
+        },
+        usage=usage,
+        tool_calls=calls,
+        code_version=code_version(),
+        charts=_draw(session, findings),
+    )
+
+
+def _sentence(session: ResearchSession, findings: Sequence[Finding], judgement: Mapping[str, Any]) -> str:
+    promoted = [finding for finding in findings if finding.promoted]
+    effective = judgement["n_trials_effective"]
+    if promoted:
+        best = promoted[0]
+        names = ", ".join(finding.name for finding in promoted)
+        return (
+            f"Promoted: {names}. The best has a net Sharpe ratio of {best.metrics['net_sharpe']:.2f} out of sample after costs, a deflated Sharpe "
+            f"ratio of {best.metrics['dsr']:.3f} against {effective} different ideas, and the sealed hold-out agreed."
+        )
+    if not findings:
+        return f"Nothing was promoted: no idea could be tried on {session.dataset.name}."
+    best = findings[0]
+    failed = next(check for check in best.checks if not check.passed)
+    figure = "" if failed.figure is None else f" of {failed.figure:.3f} where {failed.bound} is needed"
+    return (
+        f"Nothing that survives was found among {len(findings)} trials: the best, {best.name}, has a net Sharpe ratio of "
+        f"{best.metrics['net_sharpe']:.2f} after costs and is stopped by {failed.name}{figure}, "
+        f"counting {effective} different ideas tried on this data."
+    )
+
+
+def _tool_call(row: Mapping[str, Any]) -> dict[str, Any]:
+    result = row["result"] or {}
+    return {
+        "tool_call_id": row["tool_call_id"],
+        "step": row["step"],
+        "tool": row["tool"],
+        "arguments": row["arguments"],
+        "result": result,
+        "error": row["error"],
+        "seconds": row["seconds"],
+        "trial_id": result.get("trial_id"),
+    }
+
+
+def _draw(session: ResearchSession, findings: Sequence[Finding]) -> dict[str, bytes]:
+    """Draw the best candidate beside what doing nothing clever would have earned over the same bars."""
+    if not findings:
+        return {}
+    import pandas as pd
+
+    from backtest.charts import draw_drawdown, draw_equity, draw_rank_ic_by_year, draw_turnover
+
+    best = findings[0]
+    trial = session.store.researcher.list_trials({"trial_id": best.trial_id})[0]
+    series = load_returns(session.store.artifacts, trial.returns_uri)
+    index = session.panel.index[-trial.n_obs :]
+    returns = np.nan_to_num(session.panel.returns()[-trial.n_obs :])
+    held = np.cumprod(1.0 + returns, axis=0).mean(axis=1)
+    equity = {
+        best.name: pd.Series(np.cumprod(1.0 + series["net"]), index=index),
+        "buy and hold": pd.Series(held, index=index),
+        "equal weight": pd.Series(np.cumprod(1.0 + returns.mean(axis=1)), index=index),
+    }
+    by_year = {int(year): value for year, value in best.metrics["rank_ic_by_year"].items()}
+    return {
+        "equity": draw_equity(equity),
+        "drawdown": draw_drawdown(equity),
+        "rank_ic_by_year": draw_rank_ic_by_year(by_year),
+        "turnover": draw_turnover(pd.Series(series["turnover"], index=index)),
+    }
+
+
+def _show(value: float | None, digits: int) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_safe(item) for item in value]
+    if isinstance(value, np.generic):
+        return _json_safe(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(content)
+    partial.replace(path)

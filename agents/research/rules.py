@@ -1,0 +1,115 @@
+"""The planner that needs no model: it reads the state and decides by what was measured.
+
+Its decisions, in order: are the vectors missing or stale; is there something to prune; is there a proposed feature without
+a trial; does the budget allow another batch, and if so of which ideas (:mod:`agents.research.search`). When nothing is
+left to do it says why and stops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from langchain_core.messages import AIMessage, ToolCall
+
+from agents.research.search import Tried, count_by_family, propose_ideas
+from agents.research.session import ResearchSession
+from agents.research.state import PlannerState
+from agents.research.vectors import EMB_TYPE
+
+WINDOW, STRIDE = 128, 21
+MIN_BARS_FOR_VECTORS = 1_000
+_BATCH, _MAX_BATCH = 8, 64
+_PRUNE = {"max_age_days": 5_475, "min_t_stat": 1.0}
+
+
+def plan_next(session: ResearchSession, state: PlannerState) -> AIMessage:
+    """Decide the next tool calls; a message without any ends the search, and its text says why."""
+    return _plan_vectors(session, state) or _plan_backtests(session, state) or _plan_proposals(session, state)
+
+
+def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | None:
+    done = state.get("vectors", {})
+    if not session.request.vectors or session.panel.n_bars < MIN_BARS_FOR_VECTORS:
+        return None
+    if "refresh_vector_store" not in done:
+        known = session.store.researcher.count_embeddings(session.dataset, EMB_TYPE)
+        limit = session.panel.index[-1 - 2 * STRIDE]
+        if known["newest"] is None or pd.Timestamp(known["newest"]) < limit:
+            reason = "There are no vectors of this data yet." if known["newest"] is None else "The newest vector is stale."
+            return _call(state, reason, "refresh_vector_store", [{"window": WINDOW, "stride": STRIDE}])
+    if "prune_vectors" not in done:
+        return _call(state, "See which vectors are old and weak.", "prune_vectors", [{**_PRUNE, "dry_run": True}])
+    if done["prune_vectors"]["dry_run"] and done["prune_vectors"]["selected"] > 0:
+        reason = f"{done['prune_vectors']['selected']} of {done['prune_vectors']['examined']} vectors are old and weak: archive them."
+        return _call(state, reason, "prune_vectors", [{**_PRUNE, "dry_run": False}])
+    if "score_signal_cluster" not in done:
+        symbol = session.panel.symbols[0]
+        return _call(
+            state,
+            f"See what followed windows like the latest one of {symbol}.",
+            "score_signal_cluster",
+            [{"symbol": symbol, "count": 50}],
+        )
+    return None
+
+
+def _plan_backtests(session: ResearchSession, state: PlannerState) -> AIMessage | None:
+    pending = state.get("pending", [])[: session.budget.trials - len(state.get("tried", []))]
+    if not pending:
+        return None
+    return _call(
+        state,
+        f"Backtest the {len(pending)} proposed features.",
+        "run_backtest",
+        [{"feature_id": feature_id} for feature_id in pending],
+    )
+
+
+def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
+    summaries = state.get("tried", [])
+    left = session.budget.trials - len(summaries)
+    if left <= 0:
+        return AIMessage(content=f"The budget of {session.budget.trials} trials is used.")
+    rounds = max(1, (session.budget.steps - state.get("step", 0)) // 2)
+    batch = min(left, max(_BATCH, min(_MAX_BATCH, math.ceil(left / rounds))))
+    tried = [_tried(summary) for summary in summaries]
+    known = session.known_expressions()
+    ideas = propose_ideas(
+        n=batch,
+        question=session.request.question,
+        fields=session.panel.fields,
+        own=session.request.candidates,
+        tried=tried,
+        known=known.__contains__,
+        rng=np.random.default_rng([session.request.seed, state.get("step", 0)]),
+    )
+    if not ideas:
+        return AIMessage(content="Every idea there is was tried on this data before: nothing new is left to try.")
+    counts = count_by_family(tried)
+    families = sorted({idea.family for idea in ideas})
+    reason = "Propose " + ", ".join(f"{family} (tried {counts.get(family, 0)} times)" for family in families) + "."
+    calls = [{"expression": i.expression, "name": i.name, "family": i.family, "hypothesis": i.hypothesis} for i in ideas]
+    return _call(state, reason, "propose_new_feature", calls)
+
+
+def _tried(summary: Mapping[str, Any]) -> Tried:
+    return Tried(
+        name=summary["name"],
+        family=summary["family"],
+        expression=summary["expression"],
+        rank_ic_t=summary["rank_ic_t"],
+        net_sharpe=summary["net_sharpe"],
+    )
+
+
+def _call(state: PlannerState, reason: str, tool: str, arguments: Sequence[Mapping[str, Any]]) -> AIMessage:
+    step = state.get("step", 0)
+    calls = [
+        ToolCall(name=tool, args=dict(item), id=f"s{step:03d}-{position:03d}", type="tool_call")
+        for position, item in enumerate(arguments)
+    ]
+    return AIMessage(content=reason, tool_calls=calls)

@@ -1,0 +1,292 @@
+"""run_planner: the one call that does research, and its resumption after a crash."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+import psycopg
+from langgraph.checkpoint.postgres import PostgresSaver
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from agents.langgraph_chain import PlannerName, build_graph
+from agents.research.llm import check_model
+from agents.research.report import ResearchReport, report_folder
+from agents.research.request import Budget, ResearchRequest
+from agents.research.session import MIN_BARS, Event, EventHandler, ResearchSession, ignore_event
+from core.clock import Clock, SystemClock
+from core.errors import AQFError, ConfigurationError, MissingDataError, StoreConflictError
+from core.market import dataset_info, list_datasets, load_dataset
+from core.provenance import code_version
+from core.settings import Settings
+from core.store.opening import Store, open_store
+from core.store.postgres import translated_errors
+from core.store.records import Dataset, Run, RunStatus
+
+PlannerChoice = Literal["auto", "rules", "llm"]
+
+
+@dataclass(kw_only=True)
+class ResearchContext:
+    """What runs share: settings, an open store, a clock. Leaving its context closes the store.
+
+    Examples
+    --------
+    >>> with ResearchContext.from_settings() as context:                          # doctest: +SKIP
+    ...     report = run_planner("Find a short-horizon reversal", context=context)
+    """
+
+    settings: Settings
+    store: Store
+    clock: Clock
+
+    @classmethod
+    def from_settings(cls, settings: Settings | None = None) -> ResearchContext:
+        """Open the store that the environment chooses."""
+        settings = settings or Settings.load()
+        return cls(settings=settings, store=open_store(settings), clock=SystemClock())
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def ensure_dataset(store: Store, name: str) -> Dataset:
+    """Return a data set of the store; one that ships with an installed package is loaded on its first use.
+
+    Raises
+    ------
+    MissingDataError
+        If neither the store nor an installed package has it.
+    """
+    packaged = {info.name for info in list_datasets()}
+    stored = {dataset.name for dataset in store.service.list_datasets()}
+    if name in packaged and name not in stored:
+        info = dataset_info(name)
+        return store.service.import_dataset(
+            load_dataset(name), name=name, source=info.source, frequency=info.frequency, caveats=info.caveats
+        )
+    if name not in stored:
+        import difflib
+
+        known = sorted(packaged | stored)
+        close = difflib.get_close_matches(name, known, n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise MissingDataError(
+            f"unknown data set {name!r}.{meant} There are {', '.join(known)}; bring your own with `aqf data import FILE.csv --name NAME`."
+        )
+    return store.service.find_dataset(name)
+
+
+def run_planner(
+    request: str | ResearchRequest,
+    *,
+    dataset: str | None = None,
+    budget: Budget | None = None,
+    planner: PlannerChoice = "auto",
+    context: ResearchContext | None = None,
+    thread_id: str | None = None,
+    on_event: EventHandler | None = None,
+    seed: int | None = None,
+) -> ResearchReport:
+    """Do research: propose features, backtest them, judge them against every trial ever made, and say what was found.
+
+    Parameters
+    ----------
+    request : str or ResearchRequest
+        The question.
+    dataset : str, optional
+        Data set; by default the request's, which is ``"sp500_20"`` for a plain question.
+    budget : Budget, optional
+        What the run may spend; ``Budget()`` when None.
+    planner : {"auto", "rules", "llm"}, default="auto"
+        ``"rules"`` needs no model, ``"llm"`` needs one, ``"auto"`` takes the model if one is configured.
+    context : ResearchContext, optional
+        An open store to work in; opened from the environment, and closed again, when None.
+    thread_id : str, optional
+        Name of the run's thread. An unfinished run of that name is resumed; a finished one is returned.
+    on_event : callable, optional
+        Called with an :class:`Event` after every step.
+    seed : int, optional
+        Seed of everything random in the run; by default the request's.
+
+    Returns
+    -------
+    ResearchReport
+
+    Raises
+    ------
+    ConfigurationError
+        If settings, budget or request cannot be used.
+    DataError
+        If the data set is unknown or too short.
+    ChatModelError
+        If a configured model fails; the run can be resumed.
+    StoreError
+        If the database fails; the run can be resumed.
+    """
+    if isinstance(request, str):
+        request = ResearchRequest(question=request)
+    changes: dict[str, Any] = {key: value for key, value in (("dataset", dataset), ("seed", seed)) if value is not None}
+    request = ResearchRequest(**{**request.__dict__, **changes})
+    with _borrowed(context) as open_context:
+        chosen = _choose_planner(planner, open_context.settings)
+        service = open_context.store.service
+        if thread_id is not None:
+            known = [run for run in service.list_runs(limit=100_000) if run.thread_id == thread_id]
+            if known:
+                return resume_run(known[0].run_id, context=open_context, on_event=on_event)
+        data = ensure_dataset(open_context.store, request.dataset)
+        run_id = uuid.uuid4()
+        session = _build_session(open_context, run_id, request, budget or Budget(), data, on_event)
+        run = service.create_run(
+            run_id=run_id,
+            request=request.to_dict(),
+            dataset=data,
+            lineage=session.lineage,
+            thread_id=thread_id or str(run_id),
+            planner=chosen,
+            budget=asdict(session.budget),
+            code_version=code_version(),
+        )
+        session.emit(Event(kind="started", message=f"run {run_id} on {data.name}", total=session.budget.trials))
+        return _drive(open_context, session, run)
+
+
+def resume_run(
+    run: str | uuid.UUID, *, context: ResearchContext | None = None, on_event: EventHandler | None = None
+) -> ResearchReport:
+    """Continue a run from its last step; a finished one is returned as it is.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no such run.
+    StoreConflictError
+        If another process is working on it.
+    """
+    with _borrowed(context) as open_context:
+        service = open_context.store.service
+        found = service.get_run(run)
+        if found.status == RunStatus.FINISHED and found.report is not None:
+            return load_report(open_context, found)
+        request = ResearchRequest.from_dict(found.request)
+        session = _build_session(
+            open_context, found.run_id, request, Budget(**found.budget), service.get_dataset(found.dataset_id), on_event
+        )
+        session.emit(
+            Event(kind="resumed", message=f"run {found.run_id} goes on from its last step", total=session.budget.trials)
+        )
+        return _drive(open_context, session, found)
+
+
+def load_report(context: ResearchContext, run: Run) -> ResearchReport:
+    """Rebuild the report of a finished run.
+
+    Raises
+    ------
+    MissingDataError
+        If the run has not finished.
+    """
+    if run.report is None:
+        raise MissingDataError(
+            f"run {run.run_id} has no report, its status is {run.status}: `aqf resume {run.run_id}` finishes it."
+        )
+    return ResearchReport.from_dict(run.report, folder=report_folder(context.settings.home, run.run_id))
+
+
+def _choose_planner(planner: PlannerChoice, settings: Settings) -> PlannerName:
+    if planner not in ("auto", "rules", "llm"):
+        raise ConfigurationError(f'`planner` must be "auto", "rules" or "llm", was {planner!r}.')
+    if planner == "llm":
+        check_model(settings)
+    if planner == "auto":
+        return "llm" if settings.has_model else "rules"
+    return planner
+
+
+def _build_session(
+    context: ResearchContext,
+    run_id: uuid.UUID,
+    request: ResearchRequest,
+    budget: Budget,
+    dataset: Dataset,
+    on_event: EventHandler | None,
+) -> ResearchSession:
+    panel = context.store.researcher.load_panel(dataset, request.symbols or None)
+    if panel.n_bars < MIN_BARS:
+        raise MissingDataError(
+            f"{dataset.name} has {panel.n_bars} bars before its seal; research needs at least {MIN_BARS}: import a longer history."
+        )
+    return ResearchSession(
+        store=context.store,
+        settings=context.settings,
+        clock=context.clock,
+        run_id=run_id,
+        request=request,
+        budget=budget,
+        dataset=dataset,
+        panel=panel,
+        emit=on_event or ignore_event,
+        deadline=time.monotonic() + budget.seconds,
+    )
+
+
+def _drive(context: ResearchContext, session: ResearchSession, run: Run) -> ResearchReport:
+    """Run the graph to its end; what fails is written on the run's row, so that it can be resumed."""
+    service = context.store.service
+    with _checkpointer(context.store, session.run_id) as saver:
+        service.reopen_run(session.run_id)
+        graph = build_graph(session, cast(PlannerName, run.planner), saver)
+        config: Any = {
+            "configurable": {"thread_id": run.thread_id},
+            "recursion_limit": 10 * session.budget.steps + 50,
+            "max_concurrency": 1,
+        }
+        begun = graph.get_state(config).values
+        try:
+            graph.invoke(None if begun else {"messages": []}, config, durability="sync")
+        except AQFError as error:
+            service.fail_run(session.run_id, str(error))
+            raise
+        return load_report(context, service.get_run(session.run_id))
+
+
+@contextmanager
+def _checkpointer(store: Store, run_id: uuid.UUID) -> Iterator[PostgresSaver]:
+    """Open the saver on a connection that also holds the run's lock, so that no second process drives the same run."""
+    conninfo = make_conninfo(
+        store.conninfo, options="-c search_path=langgraph -c client_min_messages=warning", application_name="aqf-checkpoints"
+    )
+    with (
+        translated_errors(),
+        psycopg.connect(conninfo, autocommit=True, prepare_threshold=0, row_factory=dict_row) as connection,
+    ):
+        row = connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0)) as mine", [str(run_id)]).fetchone()
+        if row is None or not row["mine"]:
+            raise StoreConflictError(f"run {run_id} is being worked on by another process: wait for it, or end it.")
+        connection.execute("create schema if not exists langgraph")
+        saver = PostgresSaver(connection)
+        saver.setup()
+        yield saver
+
+
+@contextmanager
+def _borrowed(context: ResearchContext | None) -> Iterator[ResearchContext]:
+    if context is not None:
+        yield context
+        return
+    with ResearchContext.from_settings() as opened:
+        yield opened

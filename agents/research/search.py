@@ -1,0 +1,171 @@
+"""Where the rules planner's ideas come from: the known factors first, then variations of what measured best.
+
+Promises that no idea is offered that any run ever tried on this data set, and that the same state and seed offer the same
+ideas in the same order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agents.research.request import Candidate
+from core.errors import ExpressionError
+from features import parse
+from features.alphas import library_for
+from features.grammar import crossover, mutate, random_expression
+
+STRONG_T = 2.0
+_ATTEMPTS_PER_IDEA = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What is known of an idea that was tried in this run."""
+
+    name: str
+    family: str
+    expression: str
+    rank_ic_t: float | None
+    net_sharpe: float | None
+
+
+def asked_families(question: str, families: Sequence[str]) -> list[str]:
+    """Return the families a question names, in the order it names them."""
+    text = question.casefold()
+    found = [
+        (match.start(), family)
+        for family in families
+        if (match := re.search(rf"\b{re.escape(family.replace('_', ' '))}", text))
+    ]
+    return [family for _, family in sorted(found)]
+
+
+def propose_ideas(
+    *,
+    n: int,
+    question: str,
+    fields: Sequence[str],
+    own: Sequence[Candidate],
+    tried: Sequence[Tried],
+    known: Callable[[str], bool],
+    rng: np.random.Generator,
+) -> list[Candidate]:
+    """Choose what to try next.
+
+    Parameters
+    ----------
+    n : int
+        How many ideas are wanted; fewer come back when nothing new can be found.
+    fields : sequence of str
+        Columns of the data.
+    own : sequence of Candidate
+        Ideas of the request itself, which come first.
+    tried : sequence of Tried
+        What this run has measured so far.
+    known : callable
+        Tells whether an expression's hash was tried on this data before, by anybody.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    list of Candidate
+    """
+    offered: dict[str, Candidate] = {}
+
+    def offer(candidate: Candidate) -> None:
+        if len(offered) < n:
+            sha = parse(candidate.expression).sha256
+            if sha not in offered and not known(sha):
+                offered[sha] = candidate
+
+    for candidate in own:
+        offer(candidate)
+    for candidate in _opposites(tried):
+        offer(candidate)
+    for candidate in _library(question, fields, tried):
+        offer(candidate)
+    for _ in range(_ATTEMPTS_PER_IDEA * n):
+        if len(offered) >= n:
+            break
+        variation = _variation(fields, tried, rng)
+        if variation is not None:
+            offer(variation)
+    return list(offered.values())
+
+
+def _opposites(tried: Sequence[Tried]) -> list[Candidate]:
+    """An idea that measured clearly negative is worth trying the other way round; that is one more trial."""
+    return [
+        Candidate(
+            name=f"inverse_{idea.name}",
+            expression=f"-({idea.expression})",
+            family=idea.family,
+            parents=(idea.expression,),
+            hypothesis=f"The opposite of {idea.name}, whose rank IC had a t-statistic of {idea.rank_ic_t:.1f}.",
+        )
+        for idea in tried
+        if idea.rank_ic_t is not None and idea.rank_ic_t < -STRONG_T and not idea.name.startswith("inverse_")
+    ]
+
+
+def _library(question: str, fields: Sequence[str], tried: Sequence[Tried]) -> list[Candidate]:
+    """Order the known factors: families the question names, then the least tried, the best measured among equals."""
+    by_family: dict[str, list[Candidate]] = {}
+    for item in library_for(fields):
+        by_family.setdefault(item.family, []).append(
+            Candidate(name=item.name, expression=item.expression, family=item.family, hypothesis=item.hypothesis)
+        )
+    asked = asked_families(question, list(by_family))
+    counts = {family: sum(idea.family == family for idea in tried) for family in by_family}
+    best = {
+        family: max((idea.rank_ic_t or 0.0 for idea in tried if idea.family == family), default=0.0) for family in by_family
+    }
+    ordered = [candidate for family in asked for candidate in by_family.pop(family)]
+    queues = dict(by_family)
+    while queues:
+        family = min(queues, key=lambda name: (counts[name], -best[name], name))
+        ordered.append(queues[family].pop(0))
+        counts[family] += 1
+        if not queues[family]:
+            del queues[family]
+    return ordered
+
+
+def _variation(fields: Sequence[str], tried: Sequence[Tried], rng: np.random.Generator) -> Candidate | None:
+    """Change or cross what measured best; now and then, something new altogether."""
+    parents: tuple[str, ...]
+    ranked = sorted((idea for idea in tried if idea.rank_ic_t is not None), key=lambda idea: -(idea.rank_ic_t or 0.0))[:12]
+    try:
+        if not ranked or rng.random() < 0.2:
+            expression, parents, family = random_expression(rng, fields), (), "search"
+        elif len(ranked) > 1 and rng.random() < 0.3:
+            first, second = (ranked[i] for i in rng.choice(len(ranked), size=2, replace=False))
+            expression, parents, family = (
+                crossover(parse(first.expression), parse(second.expression), rng),
+                (first.expression, second.expression),
+                first.family,
+            )
+        else:
+            parent = ranked[int(rng.integers(len(ranked)))]
+            expression, parents, family = mutate(parse(parent.expression), rng, fields), (parent.expression,), parent.family
+    except ExpressionError:
+        return None
+    return Candidate(
+        name=f"{family}_{expression.sha256[:8]}",
+        expression=expression.text,
+        family=family,
+        parents=parents,
+        hypothesis=f"A variation of {' and '.join(parents)}." if parents else "Drawn from the grammar without a model in mind.",
+    )
+
+
+def count_by_family(tried: Sequence[Tried]) -> Mapping[str, int]:
+    """Return how often each family was tried."""
+    counts: dict[str, int] = {}
+    for idea in tried:
+        counts[idea.family] = counts.get(idea.family, 0) + 1
+    return counts

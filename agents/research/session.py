@@ -1,0 +1,144 @@
+"""What one run works with: its store, its bars, its rules of judgement. Built at start and again at every resume."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+from uuid import UUID
+
+from agents.research.request import Budget, ResearchRequest
+from backtest.config import BacktestConfig
+from backtest.splits import WalkForward
+from core.clock import Clock
+from core.errors import ToolFailed, ToolRetry
+from core.market.panel import Panel
+from core.settings import Settings
+from core.store.opening import Store
+from core.store.records import Dataset
+from features import parse
+
+Method = Literal["cross_section", "time_series"]
+HOLDING_GRID = (1, 2, 5, 10, 21)
+MIN_CROSS_SECTION = 4
+MIN_BARS = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something a run wants to tell the person who waits for it.
+
+    Parameters
+    ----------
+    kind : str
+        ``started``, ``recalled``, ``planned``, ``tool``, ``judged``, ``reported`` or ``resumed``.
+    message : str
+        One line in plain words.
+    done, total : int
+        Trials made and planned, for a progress bar.
+    """
+
+    kind: str
+    message: str
+    done: int = 0
+    total: int = 0
+
+
+EventHandler = Callable[[Event], None]
+
+
+def ignore_event(event: Event) -> None:
+    """Tell nobody."""
+
+
+@dataclass(kw_only=True)
+class ResearchSession:
+    """Hold what the nodes and tools of one run share; nothing here is saved in a checkpoint.
+
+    Parameters
+    ----------
+    panel : Panel
+        The bars before the seal, loaded as the `researcher`.
+    """
+
+    store: Store
+    settings: Settings
+    clock: Clock
+    run_id: UUID
+    request: ResearchRequest
+    budget: Budget
+    dataset: Dataset
+    panel: Panel
+    config: BacktestConfig = field(default_factory=BacktestConfig)
+    emit: EventHandler = ignore_event
+    deadline: float = float("inf")
+
+    @property
+    def lineage(self) -> str:
+        """The line of research this run belongs to."""
+        return self.request.lineage
+
+    @property
+    def method(self) -> Method:
+        """How scores become weights: against each other, or each symbol alone where there are too few to compare."""
+        return "cross_section" if self.panel.n_assets >= MIN_CROSS_SECTION else "time_series"
+
+    @cached_property
+    def splits(self) -> WalkForward:
+        """Anchored walk-forward: a year (or a fifth of short data) to begin with, then half-years."""
+        min_train = min(252, max(60, self.panel.n_bars // 5))
+        return WalkForward(min_train, 126)
+
+    def known_expressions(self) -> set[str]:
+        """Return the hashes of what any run tried on this data set, and of what this run has proposed."""
+        store = self.store.researcher
+        rows = store.gateway.select(
+            "trial_results", columns=("expression_sha256",), where={"dataset_id": self.dataset.dataset_id}
+        )
+        proposed = [
+            row["arguments"]["expression"]
+            for row in store.list_tool_calls(self.run_id)
+            if row["error"] is None and row["tool"] == "propose_new_feature"
+        ]
+        return {row["expression_sha256"] for row in rows} | {parse(expression).sha256 for expression in proposed}
+
+    def out_of_time(self) -> bool:
+        """Whether the search has used up its seconds."""
+        return time.monotonic() > self.deadline
+
+    def run_tool(
+        self, tool: str, *, step: int, tool_call_id: str, arguments: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]
+    ) -> str:
+        """Do a tool's work once and answer with JSON; a call that was made before answers what it answered then.
+
+        Raises
+        ------
+        ToolRetry, ToolFailed
+            What the tool has to say to the planner, recorded like a result.
+        """
+        store = self.store.researcher
+        known = store.find_tool_call(self.run_id, tool_call_id)
+        if known is not None:
+            if known["error"] is not None:
+                raise ToolFailed(known["error"])
+            return json.dumps(known["result"])
+        started = self.clock.now()
+        begin = time.perf_counter()
+        row: dict[str, Any] = {
+            "run_id": self.run_id,
+            "tool_call_id": tool_call_id,
+            "step": step,
+            "tool": tool,
+            "arguments": dict(arguments),
+            "started_at": started,
+        }
+        try:
+            result = dict(work())
+        except (ToolRetry, ToolFailed) as error:
+            store.save_tool_call({**row, "seconds": time.perf_counter() - begin, "result": None, "error": str(error)})
+            raise
+        store.save_tool_call({**row, "seconds": time.perf_counter() - begin, "result": result, "error": None})
+        return json.dumps(result)

@@ -1,0 +1,5 @@
+"""`python -m aqf` is the same command as `aqf`."""
+
+from aqf.cli import main
+
+main()

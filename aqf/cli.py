@@ -1,0 +1,55 @@
+"""The `aqf` command: names its subcommands and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. Importing this module imports nothing but click,
+so that `aqf --help` answers at once; a subcommand imports what it uses when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from aqf.commands.calibrate import calibrate
+from aqf.commands.data import data
+from aqf.commands.database import db
+from aqf.commands.demo import demo
+from aqf.commands.doctor import doctor
+from aqf.commands.research import plan, resume, runs, show
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="agentic-quantitative-framework", prog_name="aqf")
+def aqf() -> None:
+    """Let an agent find, test and remember predictive signals, and tell the truth about them.
+
+    \b
+    aqf demo                                       real research on twenty real stocks, in about a minute
+    aqf plan "Is there a short-horizon reversal?"  a question of your own
+    aqf data import prices.csv --name mine         data of your own
+    """
+
+
+for command in (demo, plan, runs, show, resume, calibrate, data, db, doctor):
+    aqf.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; every failure that was foreseen is one line on standard error."""
+    from core.errors import AQFError
+
+    try:
+        aqf(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except AQFError as error:
+        click.echo(f"aqf: {error}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("aqf: interrupted; what was done is kept, `aqf runs` names the run and `aqf resume` continues it.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

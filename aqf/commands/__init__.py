@@ -1,0 +1,1 @@
+"""One module a family of subcommands; none of them imports at its top what only its run needs."""

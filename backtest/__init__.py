@@ -1,0 +1,30 @@
+"""The exact, fast, costed referee: weights in, results out.
+
+Knows neither features nor the store. Names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backtest.config import BacktestConfig
+    from backtest.engine import BacktestResult, run_backtest, run_sweep
+
+_ROOM_OF = {
+    "BacktestConfig": "backtest.config",
+    "BacktestResult": "backtest.engine",
+    "run_backtest": "backtest.engine",
+    "run_sweep": "backtest.engine",
+}
+
+__all__ = ["BacktestConfig", "BacktestResult", "run_backtest", "run_sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'backtest' has no attribute {name!r}; it has {', '.join(__all__)}.")
+    return getattr(import_module(_ROOM_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Floor 0: words, contracts and storage. Imports nothing else of ours."""

@@ -1,0 +1,260 @@
+"""Message: what the agents say to one another, checked when it is made and faithful through JSON.
+
+Hides how a field's annotation becomes a check, an encoder and a decoder. Promises that a message cannot be built with a
+value its annotation does not allow, that it cannot be changed afterwards, and that ``from_dict(to_dict())`` is equal to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import functools
+import math
+import numbers
+import reprlib
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self, Union, get_args, get_origin, get_type_hints
+
+from core.errors import DataError
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """A condition on a field, written into its annotation: ``Annotated[float, Rule(...)]``.
+
+    Parameters
+    ----------
+    expected : str
+        What is allowed, in words that complete "must be ...".
+    holds : callable
+        Takes the value, already of the annotated type; true when it is allowed.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+class Message:
+    """Base of every message: a frozen, keyword-only dataclass whose annotations are enforced.
+
+    Notes
+    -----
+    Allowed annotations: ``str``, ``float``, ``int``, ``bool``, ``datetime``, enums, other messages, ``tuple[T, ...]``,
+    ``Mapping[str, T]``, ``T | None`` and ``Annotated[T, Rule(...)]``. Numbers are finite and become plain ``float`` or ``int``,
+    times must have the UTC offset zero and become plain ``datetime``, mappings become read-only. Pickling and copying go
+    through `to_dict`, so that a message that comes out of a pickle has been checked again.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, codec in _codecs(type(self)).items():
+            try:
+                value = codec.check(getattr(self, name))
+            except _Mismatch as mismatch:
+                raise mismatch.of(type(self), name) from None
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        """Check what no single field can show."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the message as values that JSON can carry; times in ISO 8601."""
+        return {name: codec.encode(getattr(self, name)) for name, codec in _codecs(type(self)).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build the message from what `to_dict` returned.
+
+        Raises
+        ------
+        DataError
+            If a key is unknown or missing, or a value is not what its field must be.
+        """
+        if not isinstance(data, Mapping):
+            raise DataError(f"`{cls.__name__}` must be read from a mapping, was {_brief.repr(data)}.")
+        codecs = _codecs(cls)
+        for key in data:
+            if key not in codecs:
+                close = difflib.get_close_matches(str(key), codecs, n=1)
+                hint = f"did you mean `{close[0]}`? " if close else ""
+                raise DataError(f"`{cls.__name__}` has no field `{key}`; {hint}Allowed: {', '.join(codecs)}.")
+        for item in fields(cls):  # type: ignore[arg-type]
+            if item.name not in data and item.default is MISSING and item.default_factory is MISSING:
+                raise DataError(f"`{cls.__name__}` needs the field `{item.name}`, which is not there.")
+        values = {}
+        for key, raw in data.items():
+            try:
+                values[key] = codecs[key].decode(raw)
+            except _Mismatch as mismatch:
+                raise mismatch.of(cls, key) from None
+        return cls(**values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_dict, (self.to_dict(),)
+
+
+def refuse(message: Message, name: str, expected: str, value: object) -> DataError:
+    """Build the error for a field of `message` that is not `expected`."""
+    return _Mismatch(expected, value).of(type(message), name)
+
+
+class _Mismatch(Exception):
+    def __init__(self, expected: str, value: object) -> None:
+        super().__init__(expected)
+        self.expected, self.value = expected, value
+
+    def of(self, cls: type, name: str) -> DataError:
+        return DataError(f"`{cls.__name__}.{name}` must be {self.expected}, was {_brief.repr(self.value)}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Codec:
+    check: Callable[[Any], Any]
+    encode: Callable[[Any], Any] = lambda value: value
+    decode: Callable[[Any], Any] = lambda value: value
+
+
+def _codecs(cls: Any) -> dict[str, _Codec]:
+    return _compiled(cls)
+
+
+@functools.cache
+def _compiled(cls: Any) -> dict[str, _Codec]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {item.name: _codec(hints[item.name]) for item in fields(cls)}
+
+
+def _codec(hint: Any) -> _Codec:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _ruled(_codec(arguments[0]), arguments[1:])
+    if origin in (Union, types.UnionType):
+        return _optional(_codec(next(part for part in arguments if part is not type(None))))
+    if origin is tuple:
+        return _tuple(_codec(arguments[0]))
+    if origin is Mapping:
+        return _mapping(_codec(arguments[0]), _codec(arguments[1]))
+    if issubclass(hint, Message):
+        return _instance(hint, encode=lambda value: value.to_dict(), decode=hint.from_dict)
+    if issubclass(hint, enum.StrEnum):
+        return _instance(hint, encode=lambda value: value.value, decode=lambda raw: _member(hint, raw))
+    return _SCALARS[hint]
+
+
+def _ruled(inner: _Codec, rules: tuple[Rule, ...]) -> _Codec:
+    def check(value: Any) -> Any:
+        value = inner.check(value)
+        for rule in rules:
+            if not rule.holds(value):
+                raise _Mismatch(rule.expected, value)
+        return value
+
+    return _Codec(check=check, encode=inner.encode, decode=inner.decode)
+
+
+def _optional(inner: _Codec) -> _Codec:
+    def lift(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda value: None if value is None else function(value)
+
+    return _Codec(check=lift(inner.check), encode=lift(inner.encode), decode=lift(inner.decode))
+
+
+def _tuple(inner: _Codec) -> _Codec:
+    def check(value: Any) -> Any:
+        if not isinstance(value, tuple):
+            raise _Mismatch("a tuple", value)
+        return tuple(inner.check(item) for item in value)
+
+    def decode(raw: Any) -> Any:
+        if not isinstance(raw, list | tuple):
+            raise _Mismatch("a list", raw)
+        return tuple(inner.decode(item) for item in raw)
+
+    return _Codec(check=check, encode=lambda value: [inner.encode(item) for item in value], decode=decode)
+
+
+def _mapping(key: _Codec, inner: _Codec) -> _Codec:
+    def items(value: Any, key_of: Callable[[Any], Any], value_of: Callable[[Any], Any]) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise _Mismatch("a mapping", value)
+        return {key_of(name): value_of(item) for name, item in value.items()}
+
+    return _Codec(
+        check=lambda value: types.MappingProxyType(items(value, key.check, inner.check)),
+        encode=lambda value: items(value, key.encode, inner.encode),
+        decode=lambda raw: items(raw, key.decode, inner.decode),
+    )
+
+
+def _instance(cls: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> _Codec:
+    def check(value: Any) -> Any:
+        if not isinstance(value, cls):
+            raise _Mismatch(f"a {cls.__name__}", value)
+        return value
+
+    return _Codec(check=check, encode=encode, decode=decode)
+
+
+def _member(cls: type[enum.StrEnum], raw: Any) -> enum.StrEnum:
+    try:
+        return cls(raw)
+    except ValueError:
+        raise _Mismatch(f"one of {', '.join(cls)}", raw) from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Mismatch("text", value)
+    if "\x00" in value:
+        raise _Mismatch("text without NUL characters, which Postgres cannot hold", value)
+    return str(value)
+
+
+def _float(value: Any) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise _Mismatch("a finite number", value)
+    return float(value)
+
+
+def _int(value: Any) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise _Mismatch("a whole number", value)
+    return int(value)
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Mismatch("true or false", value)
+    return value
+
+
+def _utc(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise _Mismatch("a datetime", value)
+    if value.utcoffset() != timedelta(0):
+        raise _Mismatch("a time in UTC (convert it with `.astimezone(UTC)`)", value)
+    return datetime.combine(value.date(), value.time(), tzinfo=UTC)
+
+
+def _time_from_text(raw: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(raw)
+    except (TypeError, ValueError):
+        raise _Mismatch("a time in ISO 8601", raw) from None
+
+
+_SCALARS: dict[Any, _Codec] = {
+    str: _Codec(check=_text),
+    float: _Codec(check=_float),
+    int: _Codec(check=_int),
+    bool: _Codec(check=_bool),
+    datetime: _Codec(check=_utc, encode=datetime.isoformat, decode=_time_from_text),
+}

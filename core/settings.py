@@ -1,0 +1,151 @@
+"""The only reader of the environment.
+
+Hides where a setting comes from (environment, then a `.env` file in the working directory) and promises that a
+half-configured environment is an error with the remedy, never a silent fallback.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.errors import ConfigurationError
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+"""Folder that holds `core/`: the root of a checkout, or site-packages of an installation."""
+
+
+class StoreKind(StrEnum):
+    """Which database the settings choose."""
+
+    EMBEDDED = "embedded"
+    DATABASE_URL = "database_url"
+    SUPABASE = "supabase"
+
+
+def default_home() -> Path:
+    """Return `.aqf` in the checkout this code runs from, or `~/.aqf` for an installed package."""
+    if (CHECKOUT / "supabase" / "migrations").is_dir() and (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT / ".aqf"
+    return Path.home() / ".aqf"
+
+
+def _env(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class ModelPrice(BaseSettings):
+    """Price of one model in US dollars per million tokens."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(ge=0)
+    cached: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+PRICES_AS_OF = "2026-11-01"
+DEFAULT_PRICES = {
+    "gpt-5": ModelPrice(input=1.25, cached=0.125, output=10.0),
+    "gpt-5-mini": ModelPrice(input=0.25, cached=0.025, output=2.0),
+    "gpt-5-nano": ModelPrice(input=0.05, cached=0.005, output=0.4),
+    "gpt-4.1": ModelPrice(input=2.0, cached=0.5, output=8.0),
+    "gpt-4.1-mini": ModelPrice(input=0.4, cached=0.1, output=1.6),
+    "gpt-4o": ModelPrice(input=2.5, cached=1.25, output=10.0),
+    "gpt-4o-mini": ModelPrice(input=0.15, cached=0.075, output=0.6),
+}
+"""List prices of `PRICES_AS_OF`; `AQF_LLM_PRICES` overrides and extends them."""
+
+
+class Settings(BaseSettings):
+    """Everything the framework takes from its surroundings, read once.
+
+    Raises
+    ------
+    ConfigurationError
+        From :meth:`load`, when settings contradict each other.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_file=".env", env_file_encoding="utf-8", populate_by_name=True
+    )
+
+    home: Path = Field(default_factory=default_home, validation_alias=_env("AQF_HOME"))
+    database_url: SecretStr | None = Field(default=None, validation_alias=_env("AQF_DATABASE_URL"))
+    keep_server: bool = Field(default=False, validation_alias=_env("AQF_KEEP_SERVER"))
+    supabase_url: str | None = Field(default=None, validation_alias=_env("SUPABASE_URL"))
+    supabase_key: SecretStr | None = Field(default=None, validation_alias=_env("SUPABASE_SERVICE_ROLE_KEY"))
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias=_env("OPENAI_API_KEY"))
+    openai_base_url: str | None = Field(default=None, validation_alias=_env("OPENAI_BASE_URL"))
+    llm_model: str = Field(default="gpt-5-mini", validation_alias=_env("AQF_LLM_MODEL"))
+    llm_timeout_seconds: float = Field(default=120.0, gt=0, validation_alias=_env("AQF_LLM_TIMEOUT_SECONDS"))
+    llm_max_retries: int = Field(default=2, ge=0, le=10, validation_alias=_env("AQF_LLM_MAX_RETRIES"))
+    llm_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(
+        default_factory=lambda: dict(DEFAULT_PRICES), validation_alias=_env("AQF_LLM_PRICES")
+    )
+
+    @field_validator("database_url", "supabase_url", "supabase_key", "openai_api_key", "openai_base_url", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("llm_prices", mode="before")
+    @classmethod
+    def _prices(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        table = json.loads(value)
+        prices = {model: ModelPrice(input=p[0], cached=p[1], output=p[2]) for model, p in table.items()}
+        return {**DEFAULT_PRICES, **prices}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Settings:
+        if self.supabase_key is not None and self.supabase_url is None:
+            raise ValueError("SUPABASE_SERVICE_ROLE_KEY is set but SUPABASE_URL is not: set both, or neither.")
+        if self.supabase_url is not None and self.supabase_key is None:
+            raise ValueError("SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY is not: set both, or neither.")
+        return self
+
+    @property
+    def store_kind(self) -> StoreKind:
+        """Which database is in force: Supabase, a database URL, or the embedded server."""
+        if self.database_url is not None:
+            return StoreKind.DATABASE_URL
+        return StoreKind.SUPABASE if self.supabase_url is not None else StoreKind.EMBEDDED
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a language model is configured."""
+        return self.openai_api_key is not None or self.openai_base_url is not None
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Read the environment.
+
+        Raises
+        ------
+        ConfigurationError
+            If a value cannot be read, or the settings contradict each other.
+        """
+        try:
+            return cls()
+        except (ValidationError, json.JSONDecodeError) as error:
+            if isinstance(error, ValidationError):
+                lines = [
+                    f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" if item["loc"] else item["msg"]
+                    for item in error.errors(include_url=False, include_input=False)
+                ]
+                text = "; ".join(line.removeprefix("Value error, ") for line in lines)
+            else:
+                text = f'AQF_LLM_PRICES must be JSON such as {{"model": [input, cached, output]}}: {error}'
+            raise ConfigurationError(f"the environment cannot be used: {text}") from None

@@ -1,0 +1,250 @@
+"""PostgresGateway: the six verbs over psycopg 3.
+
+Hides connections, identifiers, the binary COPY and the translation of Postgres errors into ours. Each gateway acts as
+one role; row-level security and grants of that role apply to everything it does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb, JsonbDumper
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from core.errors import StoreConflictError, StoreError, StoreUnavailableError
+from core.store.gateway import OPERATORS, Row, Where
+
+_SQL_OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_CONNECT_SECONDS = 15.0
+_STATEMENT_MILLISECONDS = 300_000
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn what psycopg raises into the framework's error tree."""
+    try:
+        yield
+    except (psycopg.errors.UniqueViolation, psycopg.errors.RestrictViolation, psycopg.errors.ForeignKeyViolation) as error:
+        raise StoreConflictError(_text(error)) from error
+    except (psycopg.errors.DiskFull, psycopg.errors.InsufficientResources) as error:
+        raise StoreUnavailableError(
+            f"the database has no room left: {_text(error)}; free disk space and run the command again."
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise StoreUnavailableError(f"the database cannot be reached: {_text(error)}") from error
+    except psycopg.Error as error:
+        raise StoreError(_text(error)) from error
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        detail = error.diag.message_detail
+        return error.diag.message_primary + (f" ({detail})" if detail else "")
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+class PostgresGateway:
+    """Reach Postgres as one role.
+
+    Parameters
+    ----------
+    conninfo : str
+        A libpq connection string or URL.
+    role : str, optional
+        Role that every statement runs as; the session may not be more than this. None keeps the connecting user.
+    max_connections : int, default=6
+        Upper bound of the pool; connections are opened when needed.
+    """
+
+    def __init__(self, conninfo: str, *, role: str | None = None, max_connections: int = 6) -> None:
+        options = f"-c search_path=public,extensions -c timezone=UTC -c statement_timeout={_STATEMENT_MILLISECONDS}"
+        if role is not None:
+            options += f" -c role={role}"
+        with translated_errors():
+            self.conninfo = make_conninfo(
+                conninfo, options=options, application_name="aqf", connect_timeout=int(_CONNECT_SECONDS)
+            )
+        self.role = role
+        self._pool = ConnectionPool(
+            self.conninfo,
+            min_size=0,
+            max_size=max_connections,
+            timeout=_CONNECT_SECONDS,
+            reconnect_timeout=_CONNECT_SECONDS,
+            open=False,
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            configure=_configure,
+            name=f"aqf-{role}",
+        )
+        self._types: dict[str, dict[str, str]] = {}
+        self._types_lock = threading.Lock()
+        self._opened = False
+
+    def open(self) -> PostgresGateway:
+        """Connect once, so that an unreachable database is an error here and not later."""
+        with translated_errors():
+            psycopg.connect(self.conninfo).close()
+            self._pool.open()
+            self._opened = True
+        return self
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._opened:
+            self._pool.close()
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Row]]:
+        """Lend a connection in autocommit mode; errors are translated."""
+        with translated_errors(), self._pool.connection() as connection:
+            yield connection
+
+    def select(
+        self,
+        table: str,
+        *,
+        columns: Sequence[str] = ("*",),
+        where: Where | None = None,
+        order: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Read rows; `order` names columns, with a leading ``-`` for descending."""
+        names = sql.SQL("*") if tuple(columns) == ("*",) else _names(columns)
+        condition, parameters = _condition(where)
+        query = sql.SQL("select {} from {}{}").format(names, sql.Identifier(table), condition)
+        if order:
+            keys = [
+                sql.SQL("{} {}").format(sql.Identifier(key.lstrip("-")), sql.SQL("desc" if key.startswith("-") else "asc"))
+                for key in order
+            ]
+            query += sql.SQL(" order by ") + sql.SQL(", ").join(keys)
+        if limit is not None:
+            query += sql.SQL(" limit {}").format(sql.Literal(limit))
+        with self.connection() as connection:
+            return connection.execute(query, parameters).fetchall()
+
+    def insert(self, table: str, rows: Sequence[Row]) -> list[Row]:
+        """Insert rows and return them as stored."""
+        if not rows:
+            return []
+        columns = list(rows[0])
+        line = sql.SQL("({})").format(sql.SQL(", ").join([sql.Placeholder()] * len(columns)))
+        query = sql.SQL("insert into {} ({}) values {} returning *").format(
+            sql.Identifier(table), _names(columns), sql.SQL(", ").join([line] * len(rows))
+        )
+        with self.connection() as connection:
+            return connection.execute(query, [_value(row[column]) for row in rows for column in columns]).fetchall()
+
+    def upsert(self, table: str, rows: Sequence[Row], *, on_conflict: Sequence[str]) -> int:
+        """Copy rows into a temporary table, merge them, and return how many were written."""
+        if not rows:
+            return 0
+        columns = list(rows[0])
+        types = self._column_types(table)
+        changed = [column for column in columns if column not in on_conflict]
+        action: sql.Composable = sql.SQL("nothing")
+        if changed:
+            sets = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(column)) for column in changed)
+            action = sql.SQL("update set {}").format(sets)
+        with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            cursor.execute(
+                sql.SQL("create temporary table incoming on commit drop as select {} from {} with no data").format(
+                    _names(columns), sql.Identifier(table)
+                )
+            )
+            with cursor.copy(sql.SQL("copy incoming ({}) from stdin (format binary)").format(_names(columns))) as copy:
+                copy.set_types([types[column] for column in columns])
+                for row in rows:
+                    copy.write_row([_value(row[column]) for column in columns])
+            cursor.execute(
+                sql.SQL("insert into {} ({}) select {} from incoming on conflict ({}) do {}").format(
+                    sql.Identifier(table), _names(columns), _names(columns), _names(on_conflict), action
+                )
+            )
+            return cursor.rowcount
+
+    def update(self, table: str, values: Row, *, where: Where) -> list[Row]:
+        """Change the rows that match and return them."""
+        condition, parameters = _condition(where)
+        sets = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(column), sql.Placeholder()) for column in values)
+        query = sql.SQL("update {} set {}{} returning *").format(sql.Identifier(table), sets, condition)
+        with self.connection() as connection:
+            return connection.execute(query, [*(_value(value) for value in values.values()), *parameters]).fetchall()
+
+    def delete(self, table: str, *, where: Where) -> int:
+        """Delete the rows that match and return how many there were."""
+        condition, parameters = _condition(where)
+        with self.connection() as connection:
+            return connection.execute(sql.SQL("delete from {}{}").format(sql.Identifier(table), condition), parameters).rowcount
+
+    def rpc(self, function: str, **arguments: Any) -> list[Row]:
+        """Call a function; a scalar answer is one row with the function's name as its column."""
+        names = sql.SQL(", ").join(sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder()) for name in arguments)
+        query = sql.SQL("select * from {}({})").format(sql.Identifier(function), names)
+        with self.connection() as connection:
+            return connection.execute(query, [_value(value) for value in arguments.values()]).fetchall()
+
+    def _column_types(self, table: str) -> dict[str, str]:
+        with self._types_lock:
+            if table not in self._types:
+                query = (
+                    "select a.attname as name, t.typname as type from pg_catalog.pg_attribute a "
+                    "join pg_catalog.pg_type t on t.oid = a.atttypid "
+                    "where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped"
+                )
+                with self.connection() as connection:
+                    rows = connection.execute(query, [f'public."{table}"']).fetchall()
+                self._types[table] = {row["name"]: row["type"] for row in rows}
+            return self._types[table]
+
+
+def _configure(connection: psycopg.Connection[Any]) -> None:
+    register_vector(connection)
+    connection.adapters.register_dumper(dict, JsonbDumper)
+
+
+def _names(columns: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(column) for column in columns)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise StoreError(f"a time must carry its zone, was the naive {value.isoformat()}; use UTC.")
+        return value.astimezone(UTC)
+    return value
+
+
+def _condition(where: Where | None) -> tuple[sql.Composable, list[Any]]:
+    if not where:
+        return sql.SQL(""), []
+    parts: list[sql.Composable] = []
+    parameters: list[Any] = []
+    for column, wanted in where.items():
+        operator, value = wanted if isinstance(wanted, tuple) else ("eq", wanted)
+        name = sql.Identifier(column)
+        if operator == "in":
+            parts.append(sql.SQL("{} = any({})").format(name, sql.Placeholder()))
+            parameters.append(list(value))
+        elif operator == "is":
+            parts.append(sql.SQL("{} is {}").format(name, sql.SQL("null" if value is None else "true" if value else "false")))
+        elif operator in _SQL_OPERATORS:
+            parts.append(sql.SQL("{} {} {}").format(name, sql.SQL(_SQL_OPERATORS[operator]), sql.Placeholder()))
+            parameters.append(_value(value))
+        else:
+            raise StoreError(f"unknown operator {operator!r} on {column}; allowed are {', '.join(OPERATORS)}.")
+    return sql.SQL(" where ") + sql.SQL(" and ").join(parts), parameters
+
+
+def as_jsonb(value: Any) -> Jsonb:
+    """Mark a list as JSON, where a plain list would be sent as an array."""
+    return Jsonb(value)

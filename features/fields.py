@@ -1,0 +1,163 @@
+"""The names an expression may read: bar columns and what follows directly from them.
+
+Hides how a derived column is computed. Promises that each field in row ``t`` is known at the close of bar ``t``, that
+what is not finite is NaN, and that a missing column is named in the error together with what the panel has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import MissingDataError
+
+if TYPE_CHECKING:
+    from core.market.panel import Panel
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """Describe one name that an expression may read.
+
+    Parameters
+    ----------
+    name : str
+        The name as written in an expression.
+    columns : frozenset of str
+        Columns of the panel that it is computed from.
+    lookback : int
+        Bars of history it needs beyond the current one.
+    doc : str
+        One line: formula and unit.
+    load : callable Panel -> ndarray of shape (n_bars, n_assets)
+        Computes it.
+    """
+
+    name: str
+    columns: frozenset[str]
+    lookback: int
+    doc: str
+    load: Callable[[Panel], FloatArray]
+
+
+def _returns(panel: Panel) -> FloatArray:
+    close = _positive(panel.close)
+    out = np.full(close.shape, np.nan)
+    out[1:] = close[1:] / close[:-1] - 1.0
+    return out
+
+
+def _log_returns(panel: Panel) -> FloatArray:
+    close = _positive(panel.close)
+    out = np.full(close.shape, np.nan)
+    out[1:] = np.log(close[1:] / close[:-1])
+    return out
+
+
+def _market_returns(panel: Panel) -> FloatArray:
+    returns = _returns(panel)
+    known = ~np.isnan(returns)
+    count = known.sum(axis=1)
+    total = np.where(known, returns, 0.0).sum(axis=1)
+    mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return np.repeat(mean[:, None], returns.shape[1], axis=1)
+
+
+def _vwap(panel: Panel) -> FloatArray:
+    if "vwap" in panel.extra:
+        return panel.extra["vwap"]
+    return (panel.get("high") + panel.get("low") + panel.get("close")) / 3.0
+
+
+def _positive(prices: FloatArray) -> FloatArray:
+    return np.where((prices > 0.0) & (prices < np.inf), prices, np.nan)
+
+
+def _column(name: str) -> Callable[[Panel], FloatArray]:
+    return lambda panel: panel.get(name)
+
+
+def _field(name: str, columns: str, lookback: int, doc: str, load: Callable[[Panel], FloatArray]) -> tuple[str, Field]:
+    return name, Field(name=name, columns=frozenset(columns.split()), lookback=lookback, doc=doc, load=load)
+
+
+FIELDS: Mapping[str, Field] = MappingProxyType(
+    dict(
+        (
+            _field("open", "open", 0, "opening price", _column("open")),
+            _field("high", "high", 0, "highest price of the bar", _column("high")),
+            _field("low", "low", 0, "lowest price of the bar", _column("low")),
+            _field("close", "close", 0, "closing price", _column("close")),
+            _field("volume", "volume", 0, "traded shares", _column("volume")),
+            _field("vwap", "high low close", 0, "the panel's own `vwap`, else (high + low + close) / 3", _vwap),
+            _field("returns", "close", 1, "close / previous close - 1; NaN unless both are positive", _returns),
+            _field("log_returns", "close", 1, "log(close / previous close); NaN unless both are positive", _log_returns),
+            _field("market_returns", "close", 1, "mean of `returns` over the symbols, the same for all", _market_returns),
+            _field(
+                "dollar_volume", "close volume", 0, "close * volume", lambda panel: panel.get("close") * panel.get("volume")
+            ),
+        )
+    )
+)
+
+
+def available_fields(columns: Collection[str]) -> tuple[str, ...]:
+    """Name what an expression can read from a data set with these columns.
+
+    Parameters
+    ----------
+    columns : collection of str
+        For instance ``panel.fields``.
+
+    Returns
+    -------
+    tuple of str
+        Fields whose columns are all there, then further columns of the data set, sorted.
+    """
+    have = set(columns)
+    known = [field.name for field in FIELDS.values() if field.columns <= have or field.name in have]
+    return tuple(known) + tuple(sorted(name for name in have - set(FIELDS) if name.isidentifier()))
+
+
+def load_field(name: str, panel: Panel) -> FloatArray:
+    """Load one field of a panel.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FIELDS` or a column of ``panel.extra``. The names in `FIELDS` keep their meaning even if the panel has
+        an extra column of the same name; only `vwap` prefers it.
+    panel : Panel
+        Bars to read.
+
+    Returns
+    -------
+    ndarray of shape (n_bars, n_assets)
+        C-contiguous; infinite values are NaN.
+
+    Raises
+    ------
+    MissingDataError
+        If the panel lacks a column that the field needs.
+    """
+    field = FIELDS.get(name)
+    needs = field.columns if field is not None else frozenset({name})
+    if not (name == "vwap" and name in panel.extra):
+        missing = sorted(needs - set(panel.fields))
+        if missing:
+            via = "" if needs == {name} else f" (needed for `{name}`)"
+            raise MissingDataError(
+                f"the data set {panel.name or '(unnamed)'} has no `{'`, `'.join(missing)}`{via}; "
+                f"it has {', '.join(panel.fields)}. Choose an expression over these."
+            )
+    with np.errstate(all="ignore"):
+        values = field.load(panel) if field is not None else panel.extra[name]
+    infinite = np.isinf(values)
+    return np.where(infinite, np.nan, values) if infinite.any() else values

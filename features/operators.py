@@ -1,0 +1,263 @@
+"""The causal operators an expression may use.
+
+Hides nothing: `OPERATORS` is the language. Promises that each operator's value in row ``t`` depends on rows ``<= t``
+alone, at most `lookback` rows back.
+
+One NaN rule for all:
+
+- element by element, NaN in any argument gives NaN (`where` looks at the condition and the chosen branch only);
+- a time-series window with any NaN inside, or one that reaches before the first bar, gives NaN;
+- a cross-section leaves NaN out and gives NaN back there;
+- what would be infinite or undefined (division by zero, logarithm of zero) is NaN; nothing is ever infinite.
+
+Masks (results of comparisons) hold 1, 0 or NaN where the comparison is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from features import crosssection, timeseries
+from features.fields import FloatArray
+
+MAX_WINDOW = 2520
+
+
+class Kind(StrEnum):
+    """What an argument is."""
+
+    PANEL = "panel"
+    MASK = "mask"
+    VALUE = "panel or number"
+    NUMBER = "number"
+    WINDOW = "window"
+    LAG = "lag"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """Describe one operator of the language.
+
+    Parameters
+    ----------
+    name : str
+        As written in an expression; infix operators have their sign as name.
+    signature : tuple of Kind
+        What each argument must be.
+    doc : str
+        One line: formula, and NaN policy where it adds to the common rule.
+    function : callable
+        Takes arrays of shape (n_bars, n_assets), floats and ints as the signature says; returns such an array.
+    lookback : callable of the integer arguments -> int
+        Bars of history that the operator needs beyond the current one.
+    result : Kind, default=Kind.PANEL
+        `PANEL` or `MASK`.
+    commutative : bool, default=False
+        Whether the first two arguments may be exchanged without changing a bit.
+    smallest : int, default=1
+        Smallest window for which the value is defined.
+    largest : int, default=2520
+        Largest window.
+    complaint : callable of the number arguments -> str or None, optional
+        What is wrong with them.
+    """
+
+    name: str
+    signature: tuple[Kind, ...]
+    doc: str
+    function: Callable[..., FloatArray]
+    lookback: Callable[..., int]
+    result: Kind = Kind.PANEL
+    commutative: bool = False
+    smallest: int = 1
+    largest: int = MAX_WINDOW
+    complaint: Callable[..., str | None] | None = None
+
+    @property
+    def usage(self) -> str:
+        """How it is written, for instance ``ts_mean(panel, window)``."""
+        if self.name == NEGATE:
+            return "-panel"
+        if not self.name.isidentifier():
+            return f"panel {self.name} panel"
+        return f"{self.name}({', '.join(kind.value for kind in self.signature)})"
+
+
+NEGATE = "unary -"
+
+_P, _M, _V, _N, _W, _L = Kind.PANEL, Kind.MASK, Kind.VALUE, Kind.NUMBER, Kind.WINDOW, Kind.LAG
+
+
+def _none() -> int:
+    return 0
+
+
+def _span(window: int) -> int:
+    return window - 1
+
+
+def _whole(window: int) -> int:
+    return window
+
+
+def _compare(test: Callable[[Any, Any], Any]) -> Callable[..., FloatArray]:
+    def compare(a: FloatArray, b: FloatArray) -> FloatArray:
+        return np.where(np.isnan(a) | np.isnan(b), np.nan, test(a, b))
+
+    return compare
+
+
+def _where(condition: FloatArray, a: FloatArray | float, b: FloatArray | float) -> FloatArray:
+    return np.where(np.isnan(condition), np.nan, np.where(condition == 1.0, a, b))
+
+
+def _sign(x: FloatArray) -> FloatArray:
+    return np.sign(x) + 0.0
+
+
+def _negate(x: FloatArray) -> FloatArray:
+    return 0.0 - x
+
+
+def _power(x: FloatArray, exponent: float) -> FloatArray:
+    return np.power(x, float(exponent))
+
+
+def _bounds(low: float, high: float) -> str | None:
+    return None if low <= high else f"the lower bound {low:g} is above the upper bound {high:g}"
+
+
+def _level(level: float) -> str | None:
+    return None if 0.0 <= level <= 1.0 else f"a quantile must be in 0..1, was {level:g}"
+
+
+def _limit(limit: float) -> str | None:
+    return None if 0.0 <= limit < 0.5 else f"the limit must be in 0..0.5 (0.5 excluded), was {limit:g}"
+
+
+def _build() -> dict[str, Operator]:
+    found: dict[str, Operator] = {}
+
+    def add(
+        name: str,
+        signature: tuple[Kind, ...],
+        function: Callable[..., FloatArray],
+        doc: str,
+        lookback: Callable[..., int] = _none,
+        **more: Any,
+    ) -> None:
+        found[name] = Operator(name=name, signature=signature, function=function, doc=doc, lookback=lookback, **more)
+
+    add("+", (_V, _V), np.add, "sum", commutative=True)
+    add("-", (_V, _V), np.subtract, "difference")
+    add("*", (_V, _V), np.multiply, "product", commutative=True)
+    add("/", (_V, _V), np.divide, "quotient; NaN where the divisor is zero")
+    add(NEGATE, (_V,), _negate, "the negative")
+    add("<", (_V, _V), _compare(np.less), "mask: less than; unknown (NaN) where either is NaN", result=_M)
+    add("<=", (_V, _V), _compare(np.less_equal), "mask: at most; unknown (NaN) where either is NaN", result=_M)
+    for sign, test, word in (("==", np.equal, "equal"), ("!=", np.not_equal, "different")):
+        doc = f"mask: {word}; unknown (NaN) where either is NaN"
+        add(sign, (_V, _V), _compare(test), doc, result=_M, commutative=True)
+
+    add("abs", (_V,), np.abs, "absolute value")
+    add("log", (_V,), np.log, "natural logarithm; NaN where x <= 0")
+    add("sqrt", (_V,), np.sqrt, "square root; NaN where x < 0")
+    add("sign", (_V,), _sign, "-1, 0 or 1")
+    add("power", (_V, _N), _power, "x ** exponent; NaN where undefined, as (-1) ** 0.5")
+    add("signed_power", (_V, _N), lambda x, exponent: np.sign(x) * _power(np.abs(x), exponent), "sign(x) * abs(x) ** exponent")
+    add("min", (_V, _V), np.minimum, "the smaller of two", commutative=True)
+    add("max", (_V, _V), np.maximum, "the larger of two", commutative=True)
+    add("clip", (_P, _N, _N), np.clip, "x limited to low..high", complaint=_bounds)
+    add("where", (_M, _V, _V), _where, "a where the mask is true, b where false; NaN where unknown")
+
+    add("rank", (_P,), crosssection.rank, "cross-section: rank in 0..1, ties averaged; 0.5 for a symbol that is alone")
+    add("zscore", (_P,), crosssection.zscore, "cross-section: (x - mean) / std (ddof=1); NaN without spread")
+    add("demean", (_P,), crosssection.demean, "cross-section: x - mean")
+    add("scale", (_P,), crosssection.scale, "cross-section: x / sum of abs(x); NaN where that is zero")
+    add(
+        "winsorize",
+        (_P, _N),
+        crosssection.winsorize,
+        "cross-section: clipped to the quantiles limit and 1 - limit",
+        complaint=_limit,
+    )
+
+    add("delay", (_P, _L), timeseries.delay, "the value `lag` bars ago", _whole)
+    add("delta", (_P, _L), timeseries.delta, "x - delay(x, lag)", _whole)
+    add("pct_change", (_P, _L), timeseries.pct_change, "x / delay(x, lag) - 1; NaN where the old value is zero", _whole)
+    add("ts_sum", (_P, _W), timeseries.ts_sum, "sum of the window", _span)
+    add("ts_mean", (_P, _W), timeseries.ts_mean, "mean of the window", _span)
+    add("ts_min", (_P, _W), timeseries.ts_min, "minimum of the window", _span)
+    add("ts_max", (_P, _W), timeseries.ts_max, "maximum of the window", _span)
+    add("ts_var", (_P, _W), timeseries.ts_var, "variance of the window (ddof=1)", _span, smallest=2)
+    add("ts_std", (_P, _W), timeseries.ts_std, "standard deviation of the window (ddof=1)", _span, smallest=2)
+    add("ts_zscore", (_P, _W), timeseries.ts_zscore, "(x - ts_mean) / ts_std; NaN without spread", _span, smallest=2)
+    add("ts_skew", (_P, _W), timeseries.ts_skew, "skewness, bias-corrected; NaN without spread", _span, smallest=3)
+    add("ts_kurt", (_P, _W), timeseries.ts_kurt, "excess kurtosis, bias-corrected; NaN without spread", _span, smallest=4)
+    add("ts_median", (_P, _W), timeseries.ts_median, "median of the window", _span)
+    add(
+        "ts_quantile",
+        (_P, _W, _N),
+        timeseries.ts_quantile,
+        "quantile of the window at a level in 0..1, linear between neighbours",
+        _span,
+        complaint=_level,
+    )
+    add(
+        "ts_rank",
+        (_P, _W),
+        timeseries.ts_rank,
+        "rank of the current value in its window, 0..1, ties averaged",
+        _span,
+        smallest=2,
+    )
+    add("ts_argmin", (_P, _W), timeseries.ts_argmin, "bars since the window's minimum, the latest of equals", _span)
+    add("ts_argmax", (_P, _W), timeseries.ts_argmax, "bars since the window's maximum, the latest of equals", _span)
+    add("ts_count", (_M, _W), timeseries.ts_sum, "number of true bars in the window; NaN if any is unknown", _span)
+    add("ts_cov", (_P, _P, _W), timeseries.ts_cov, "covariance (ddof=1)", _span, commutative=True, smallest=2)
+    add(
+        "ts_corr",
+        (_P, _P, _W),
+        timeseries.ts_corr,
+        "correlation; NaN if either has no spread",
+        _span,
+        commutative=True,
+        smallest=2,
+    )
+    add("ts_beta", (_P, _P, _W), timeseries.ts_beta, "slope of y on x; NaN if x has no spread", _span, smallest=2)
+    add(
+        "ts_resid",
+        (_P, _P, _W),
+        timeseries.ts_resid,
+        "last residual of the regression of y on x with intercept; NaN if x has no spread",
+        _span,
+        smallest=3,
+    )
+    add("ts_slope", (_P, _W), timeseries.ts_slope, "least-squares slope against time, per bar", _span, smallest=2)
+    add("decay_linear", (_P, _W), timeseries.decay_linear, "mean with weights window, ..., 1 from the current bar back", _span)
+    add(
+        "ewma",
+        (_P, _W),
+        timeseries.ewma,
+        f"mean with weights 0.5 ** (age / halflife) over {timeseries.EWMA_HALFLIVES} halflives",
+        lambda halflife: timeseries.EWMA_HALFLIVES * halflife - 1,
+        largest=MAX_WINDOW // timeseries.EWMA_HALFLIVES,
+    )
+    add(
+        "rsi",
+        (_P, _W),
+        timeseries.rsi,
+        "100 * sum of rises / sum of absolute changes over the window (Cutler's, plain sums); NaN without change",
+        _whole,
+    )
+    add("atr", (_P, _P, _P, _W), timeseries.atr, "mean true range of (high, low, close) over the window", _whole)
+    return found
+
+
+OPERATORS: Mapping[str, Operator] = MappingProxyType(_build())

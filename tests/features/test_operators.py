@@ -1,0 +1,327 @@
+"""Every operator against pandas, NumPy or SciPy, written independently."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from core.market import Panel
+from features import compute
+from features.operators import OPERATORS
+from features.timeseries import EWMA_HALFLIVES
+from tests.features.panels import build_panel
+
+PANEL = build_panel()
+CLOSE = PANEL.frame("close")
+OPEN = PANEL.frame("open")
+HIGH = PANEL.frame("high")
+LOW = PANEL.frame("low")
+VOLUME = PANEL.frame("volume")
+MOOD = PANEL.frame("mood")
+RETURNS = CLOSE / CLOSE.shift(1) - 1
+KNOWN = CLOSE.notna() & OPEN.notna()
+MARKET = RETURNS.apply(lambda _: RETURNS.mean(axis=1))
+
+
+def finite(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.where(np.isfinite(frame))
+
+
+def rolling(frame: pd.DataFrame, window: int, statistic) -> pd.DataFrame:
+    """Apply a function to each complete window as an array."""
+    return frame.rolling(window).apply(lambda x: statistic(x) if not np.isnan(x).any() else np.nan, raw=True)
+
+
+def paired(left: pd.DataFrame, right: pd.DataFrame, window: int, statistic) -> pd.DataFrame:
+    out = pd.DataFrame(np.nan, index=left.index, columns=left.columns)
+    for column in left:
+        y, x = left[column].to_numpy(), right[column].to_numpy()
+        for t in range(window - 1, len(y)):
+            a, b = y[t - window + 1 : t + 1], x[t - window + 1 : t + 1]
+            if not (np.isnan(a).any() or np.isnan(b).any()):
+                out.loc[out.index[t], column] = statistic(a, b)
+    return out
+
+
+def correlation(a, b):
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return np.nan
+    return np.corrcoef(a, b)[0, 1]
+
+
+def beta(a, b):
+    return np.nan if np.ptp(b) == 0 else np.cov(a, b)[0, 1] / np.var(b, ddof=1)
+
+
+def residual(a, b):
+    if np.ptp(b) == 0:
+        return np.nan
+    fit = stats.linregress(b, a)
+    return a[-1] - fit.intercept - fit.slope * b[-1]
+
+
+def varies(function):
+    return lambda x: function(x) if np.ptp(x) > 0 else np.nan
+
+
+def time_rank(x):
+    return (stats.rankdata(x)[-1] - 1) / (len(x) - 1)
+
+
+def row_rank(row):
+    n = row.notna().sum()
+    return (row.rank() - 1) / (n - 1) if n > 1 else row * 0 + 0.5
+
+
+def row_zscore(row):
+    return (row - row.mean()) / row.std() if row.max() > row.min() else row * np.nan
+
+
+def row_winsorize(row):
+    return row.clip(row.quantile(0.1), row.quantile(0.9))
+
+
+def rsi_reference(window):
+    change = CLOSE.diff()
+    up = rolling(change.clip(lower=0), window, np.sum)
+    down = rolling((-change).clip(lower=0), window, np.sum)
+    return 100 * up / (up + down)
+
+
+def true_range():
+    before = CLOSE.shift(1)
+    parts = np.stack([(HIGH - LOW).to_numpy(), (HIGH - before).abs().to_numpy(), (LOW - before).abs().to_numpy()])
+    return pd.DataFrame(parts.max(axis=0), index=CLOSE.index, columns=CLOSE.columns)
+
+
+def ewma_reference(halflife):
+    weights = 0.5 ** (np.arange(EWMA_HALFLIVES * halflife)[::-1] / halflife)
+    return rolling(CLOSE, len(weights), lambda x: np.average(x, weights=weights))
+
+
+def up_mask():
+    return CLOSE.gt(OPEN).astype(float).where(KNOWN)
+
+
+CASES = {
+    "+": ("close + open", lambda: CLOSE + OPEN),
+    "-": ("close - 2 * open", lambda: CLOSE - 2 * OPEN),
+    "*": ("close * open", lambda: CLOSE * OPEN),
+    "/": ("close / volume", lambda: finite(CLOSE / VOLUME)),
+    "unary -": ("-close", lambda: -CLOSE),
+    "<": ("where(close < open, 1, 0)", lambda: (CLOSE < OPEN).astype(float).where(KNOWN)),
+    "<=": ("where(mood <= book, 1, 0)", lambda: MOOD.le(PANEL.frame("book")).astype(float)),
+    "==": ("where(mood == 0, 1, 0)", lambda: (MOOD == 0).astype(float)),
+    "!=": ("where(mood != delay(mood, 1), 1, 0)", lambda: MOOD.ne(MOOD.shift(1)).astype(float).where(MOOD.shift(1).notna())),
+    "abs": ("abs(returns)", lambda: RETURNS.abs()),
+    "log": ("log(volume)", lambda: np.log(VOLUME.where(VOLUME > 0))),
+    "sqrt": ("sqrt(mood)", lambda: np.sqrt(MOOD.where(MOOD >= 0))),
+    "sign": ("sign(mood)", lambda: (MOOD > 0).astype(float) - (MOOD < 0).astype(float)),
+    "power": ("power(returns, 0.5)", lambda: np.sqrt(RETURNS.where(RETURNS >= 0))),
+    "signed_power": ("signed_power(mood, 1.5)", lambda: np.sign(MOOD) * MOOD.abs() ** 1.5),
+    "min": ("min(close, open)", lambda: CLOSE.where(CLOSE < OPEN, OPEN)),
+    "max": ("max(close, 50)", lambda: CLOSE.where(~(CLOSE < 50), 50.0)),
+    "clip": ("clip(mood, -1, 2)", lambda: MOOD.clip(-1, 2)),
+    "where": ("where(close > open, high, -low)", lambda: HIGH.where(CLOSE > OPEN, -LOW).where(KNOWN)),
+    "rank": ("rank(mood)", lambda: MOOD.apply(row_rank, axis=1)),
+    "zscore": ("zscore(close)", lambda: CLOSE.apply(row_zscore, axis=1)),
+    "demean": ("demean(close)", lambda: CLOSE.sub(CLOSE.mean(axis=1), axis=0)),
+    "scale": (
+        "scale(mood * returns)",
+        lambda: (MOOD * RETURNS).div((MOOD * RETURNS).abs().sum(axis=1).replace(0, np.nan), axis=0),
+    ),
+    "winsorize": ("winsorize(close, 0.1)", lambda: CLOSE.apply(row_winsorize, axis=1)),
+    "delay": ("delay(close, 3)", lambda: CLOSE.shift(3)),
+    "delta": ("delta(close, 3)", lambda: CLOSE - CLOSE.shift(3)),
+    "pct_change": ("pct_change(volume, 2)", lambda: finite(VOLUME / VOLUME.shift(2) - 1)),
+    "ts_sum": ("ts_sum(returns, 13)", lambda: rolling(RETURNS, 13, np.sum)),
+    "ts_mean": ("ts_mean(close, 21)", lambda: CLOSE.rolling(21).mean()),
+    "ts_min": ("ts_min(close, 7)", lambda: CLOSE.rolling(7).min()),
+    "ts_max": ("ts_max(close, 8)", lambda: CLOSE.rolling(8).max()),
+    "ts_var": (
+        "ts_var(returns, 21)",
+        lambda: rolling(RETURNS, 21, varies(lambda x: np.var(x, ddof=1))).fillna(flat_zero(RETURNS, 21)),
+    ),
+    "ts_std": ("ts_std(close, 10)", lambda: rolling(CLOSE, 10, lambda x: np.std(x, ddof=1) if np.ptp(x) > 0 else 0.0)),
+    "ts_zscore": ("ts_zscore(close, 10)", lambda: rolling(CLOSE, 10, varies(lambda x: (x[-1] - x.mean()) / x.std(ddof=1)))),
+    "ts_skew": ("ts_skew(returns, 21)", lambda: rolling(RETURNS, 21, varies(lambda x: stats.skew(x, bias=False)))),
+    "ts_kurt": ("ts_kurt(returns, 21)", lambda: rolling(RETURNS, 21, varies(lambda x: stats.kurtosis(x, bias=False)))),
+    "ts_median": ("ts_median(close, 9)", lambda: rolling(CLOSE, 9, np.median)),
+    "ts_quantile": ("ts_quantile(mood, 9, 0.3)", lambda: rolling(MOOD, 9, lambda x: np.quantile(x, 0.3))),
+    "ts_rank": ("ts_rank(mood, 9)", lambda: rolling(MOOD, 9, time_rank)),
+    "ts_argmin": ("ts_argmin(mood, 9)", lambda: rolling(MOOD, 9, lambda x: np.argmin(x[::-1]))),
+    "ts_argmax": ("ts_argmax(close, 9)", lambda: rolling(CLOSE, 9, lambda x: np.argmax(x[::-1]))),
+    "ts_count": ("ts_count(close > open, 6)", lambda: rolling(up_mask(), 6, np.sum)),
+    "ts_cov": ("ts_cov(returns, close, 12)", lambda: paired(RETURNS, CLOSE, 12, lambda a, b: np.cov(a, b)[0, 1])),
+    "ts_corr": ("ts_corr(returns, close, 12)", lambda: paired(RETURNS, CLOSE, 12, correlation)),
+    "ts_beta": ("ts_beta(returns, market_returns, 12)", lambda: paired(RETURNS, MARKET, 12, beta)),
+    "ts_resid": ("ts_resid(returns, market_returns, 12)", lambda: paired(RETURNS, MARKET, 12, residual)),
+    "ts_slope": ("ts_slope(close, 11)", lambda: rolling(CLOSE, 11, lambda x: stats.linregress(np.arange(11), x).slope)),
+    "decay_linear": ("decay_linear(close, 11)", lambda: rolling(CLOSE, 11, lambda x: np.average(x, weights=np.arange(1, 12)))),
+    "ewma": ("ewma(close, 4)", lambda: ewma_reference(4)),
+    "rsi": ("rsi(close, 5)", lambda: rsi_reference(5)),
+    "atr": ("atr(high, low, close, 6)", lambda: true_range().rolling(6).mean()),
+}
+
+
+def flat_zero(frame: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Zero where a complete window has no spread, else NaN."""
+    return rolling(frame, window, lambda x: 0.0 if np.ptp(x) == 0 else np.nan)
+
+
+def assert_same(got: np.ndarray, expected: pd.DataFrame, *, near_zero: float = 0.0) -> None:
+    np.testing.assert_allclose(got, expected.to_numpy(dtype=float), rtol=1e-10, atol=near_zero, equal_nan=True)
+
+
+def test_every_operator_has_a_case():
+    assert set(CASES) == set(OPERATORS)
+    assert len(OPERATORS) >= 40
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_operator_equals_an_independent_computation(name):
+    text, reference = CASES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        expected = reference()
+    got = compute(text, PANEL)
+    assert got.flags.c_contiguous
+    assert not np.isinf(got).any()
+    assert np.isfinite(got).sum() > 0.5 * got.size or name in {"sqrt", "power"}
+    # Differences of nearly equal numbers: the scale of the inputs, not of the result, sets the rounding.
+    typical = float(np.nanmedian(np.abs(got)))
+    assert_same(got, expected, near_zero=1e-11 * typical)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 31, 32, 33, 64, 100])
+def test_sums_and_extremes_are_right_for_every_shape_of_window(window):
+    for name in ("sum", "min", "max"):
+        expected = getattr(MOOD.rolling(window), name)()
+        assert_same(compute(f"ts_{name}(mood, {window})", PANEL), expected)
+
+
+@pytest.mark.parametrize("window", [5, 8, 31, 64, 127])
+def test_moments_are_right_for_every_shape_of_window(window):
+    clean = build_panel(300, 3, gaps=False)
+    returns = pd.DataFrame(compute("returns", clean))
+    for name in ("std", "skew", "kurt"):
+        expected = getattr(returns.rolling(window), name)()
+        got = compute(f"ts_{name}(returns, {window})", clean)
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ts_mean({}, 10)",
+        "ts_std({}, 10)",
+        "ts_skew({}, 10)",
+        "ts_corr({}, mood, 10)",
+        "ts_slope({}, 10)",
+        "decay_linear({}, 10)",
+        "ts_zscore({}, 10)",
+        "ts_resid({}, mood, 10)",
+        "ewma({}, 2)",
+        "ts_quantile({}, 10, 0.3)",
+    ],
+)
+def test_a_huge_value_leaves_no_trace_once_it_is_out_of_the_window(text):
+    quiet = PANEL.frame("book").to_numpy().copy()
+    loud = quiet.copy()
+    loud[100] = 1e15
+
+    def run(values):
+        panel = Panel(
+            index=PANEL.index, symbols=PANEL.symbols, close=PANEL.close, extra={"x": values, "mood": PANEL.get("mood")}
+        )
+        return compute(text.format("x"), panel)
+
+    np.testing.assert_array_equal(run(loud)[112:], run(quiet)[112:])
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-9, 12345.678, -3.3])
+def test_a_constant_window_has_exactly_no_spread(value):
+    flat = np.full((60, 2), value)
+    panel = Panel(index=PANEL.index[:60], symbols=("A", "B"), close=np.ones((60, 2)), extra={"x": flat})
+    assert (compute("ts_std(x, 21)", panel)[20:] == 0.0).all()
+    assert (compute("ts_slope(x, 21)", panel)[20:] == 0.0).all()
+    for text in ("ts_zscore(x, 21)", "ts_skew(x, 21)", "ts_kurt(x, 21)", "ts_corr(x, x, 21)", "ts_beta(x, x, 21)", "zscore(x)"):
+        assert np.isnan(compute(text, panel)).all(), text
+
+
+def test_a_window_with_a_gap_is_nan_until_the_gap_has_left():
+    got = compute("ts_mean(book, 4)", _with_gap(10))
+    assert np.isnan(got[10:14]).all()
+    assert np.isfinite(got[14:]).all()
+    assert np.isfinite(got[3:10]).all()
+
+
+def _with_gap(bar: int) -> Panel:
+    book = PANEL.get("book")[:30].copy()
+    book[bar] = np.nan
+    return Panel(index=PANEL.index[:30], symbols=PANEL.symbols, close=np.ones_like(book), extra={"book": book})
+
+
+def test_windows_longer_than_the_data_are_nan():
+    short = PANEL.slice(0, 5)
+    for text in (
+        "ts_mean(close, 9)",
+        "ts_std(close, 9)",
+        "ts_rank(close, 9)",
+        "ts_quantile(close, 9, 0.5)",
+        "delay(close, 9)",
+        "ts_corr(close, open, 9)",
+        "ts_argmax(close, 9)",
+        "ewma(close, 9)",
+    ):
+        assert np.isnan(compute(text, short)).all(), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "close / (close - close)",
+        "log(close - close)",
+        "pct_change(close - close, 1)",
+        "power(close - close, -1)",
+        "power(close * 1000000, 300)",
+        "scale(close - close)",
+    ],
+)
+def test_nothing_is_ever_infinite(text):
+    assert np.isnan(compute(text, PANEL)).all()
+
+
+def test_infinite_input_counts_as_missing():
+    close = PANEL.close[:20].copy()
+    close[5] = np.inf
+    panel = Panel(index=PANEL.index[:20], symbols=PANEL.symbols, close=close)
+    assert np.isnan(compute("close", panel)[5]).all()
+    assert np.isnan(compute("returns", panel)[5:7]).all()
+
+
+def test_rank_of_a_symbol_that_is_alone_is_one_half():
+    close = np.full((2, 3), np.nan)
+    close[0, 1] = 7.0
+    panel = Panel(index=PANEL.index[:2], symbols=("A", "B", "C"), close=close)
+    np.testing.assert_array_equal(compute("rank(close)", panel), [[np.nan, 0.5, np.nan], [np.nan] * 3])
+
+
+def test_rank_by_hand_with_ties_and_a_gap():
+    panel = Panel(index=PANEL.index[:1], symbols=tuple("ABCDE"), close=np.array([[3.0, 1.0, 3.0, np.nan, 9.0]]))
+    np.testing.assert_allclose(compute("rank(close)", panel), [[0.5, 0.0, 0.5, np.nan, 1.0]])
+
+
+def test_where_looks_at_the_chosen_branch_only():
+    panel = PANEL.slice(0, 50)
+    got = compute("where(volume >= 0, 1, delay(close, 40))", panel)
+    assert (got[np.isfinite(panel.get("volume"))] == 1.0).all()
+    assert np.isnan(got[np.isnan(panel.get("volume"))]).all()
+
+
+def test_every_operator_has_one_line_of_documentation():
+    for operator in OPERATORS.values():
+        assert operator.doc and "\n" not in operator.doc
+        assert operator.usage

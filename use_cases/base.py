@@ -1,0 +1,85 @@
+"""What every use case is: data, labels, ideas and a question, turned into the request that the planner gets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from agents.research.report import ResearchReport
+from agents.research.request import Budget, Candidate, ResearchRequest
+from agents.research.runner import PlannerChoice, ResearchContext, run_planner
+from agents.research.session import EventHandler
+from core.market.panel import FloatArray, Panel
+from core.store.records import Dataset
+
+
+class StrategyUseCase(ABC):
+    """Describe one strategy from its data to its research question.
+
+    A subclass lives in ``use_cases/<name>/pipeline.py`` beside its README and whatever preprocessing is its own. It says
+    where its data comes from, how it is labelled, which ideas it brings and what it wants to know; :meth:`run` does the
+    rest. Everything goes through the store, so that agents find it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the folder.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def ingest(self, context: ResearchContext) -> Dataset:
+        """Land the raw data in the store, or find it there, and return the data set."""
+
+    @abstractmethod
+    def label(self, context: ResearchContext, dataset: Dataset) -> int:
+        """Attach labels to the data before the seal and return how many there are."""
+
+    @abstractmethod
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Return the use case's own ideas, which the planner tries first."""
+
+    @abstractmethod
+    def question(self) -> str:
+        """Return what the use case wants to know."""
+
+    def build_request(self, dataset: Dataset, *, seed: int = 0) -> ResearchRequest:
+        """Build the payload sent to the planner."""
+        return ResearchRequest(question=self.question(), dataset=dataset.name, candidates=self.candidates(), seed=seed)
+
+    def compute_features(self, panel: Panel) -> dict[str, FloatArray]:
+        """Compute the use case's own features.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_bars, n_assets)
+        """
+        from features import compute
+
+        candidates = self.candidates()
+        values = compute([candidate.expression for candidate in candidates], panel)
+        return {candidate.name: values[position] for position, candidate in enumerate(candidates)}
+
+    def run(
+        self,
+        context: ResearchContext,
+        *,
+        budget: Budget | None = None,
+        planner: PlannerChoice = "auto",
+        seed: int = 0,
+        on_event: EventHandler | None = None,
+    ) -> ResearchReport:
+        """Ingest, label, compute, and send the research request through the planner."""
+        dataset = self.ingest(context)
+        self.label(context, dataset)
+        request = self.build_request(dataset, seed=seed)
+        return run_planner(request, budget=budget, planner=planner, context=context, on_event=on_event)
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, question and ideas as plain values."""
+        return {
+            "name": self.name,
+            "question": self.question(),
+            "candidates": [candidate.name for candidate in self.candidates()],
+        }

@@ -1,0 +1,1 @@
+"""Cross-sectional momentum in large US stocks."""
