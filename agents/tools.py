@@ -37,7 +37,8 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
     def propose_new_feature(
         expression: Annotated[
             str,
-            "Causal expression over the bars, such as `rank(-ts_sum(returns, 5))`. High values must mean: expected to outperform.",
+            "Causal expression over the bars, such as `rank(-ts_sum(returns, 5))`. "
+            "High values must mean: expected to outperform.",
         ],
         name: Annotated[str, "Short name of the idea."],
         family: Annotated[str, "Family of hypotheses: reversal, momentum, volatility, ..."],
@@ -59,7 +60,7 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
         step: Step,
         tool_call_id: CallId,
     ) -> str:
-        """Backtest a proposed feature walk-forward with costs. Each call is a trial in the ledger and raises the bar for all."""
+        """Backtest a proposed feature walk-forward with costs. Each call is a trial in the ledger and raises the bar."""
 
         def work() -> Mapping[str, Any]:
             return _backtest(session, feature_id)

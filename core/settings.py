@@ -6,12 +6,21 @@ half-configured environment is an error with the remedy, never a silent fallback
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import ConfigurationError
@@ -39,14 +48,14 @@ def _env(*names: str) -> AliasChoices:
     return AliasChoices(*names)
 
 
-class ModelPrice(BaseSettings):
+class ModelPrice(BaseModel):
     """Price of one model in US dollars per million tokens."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: float = Field(ge=0)
-    cached: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    cached: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
 
 
 PRICES_AS_OF = "2026-11-01"
@@ -61,6 +70,8 @@ DEFAULT_PRICES = {
 }
 """List prices of `PRICES_AS_OF`; `AQF_LLM_PRICES` overrides and extends them."""
 
+_PRICE_TABLE = TypeAdapter(dict[str, tuple[float, float, float]])
+
 
 class Settings(BaseSettings):
     """Everything the framework takes from its surroundings, read once.
@@ -72,7 +83,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_file=".env", env_file_encoding="utf-8", populate_by_name=True
+        frozen=True, extra="ignore", env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, populate_by_name=True
     )
 
     home: Path = Field(default_factory=default_home, validation_alias=_env("AQF_HOME"))
@@ -97,15 +108,23 @@ class Settings(BaseSettings):
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(f"{value} names a user that does not exist: give a full path.") from error
 
     @field_validator("llm_prices", mode="before")
     @classmethod
     def _prices(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        table = json.loads(value)
-        prices = {model: ModelPrice(input=p[0], cached=p[1], output=p[2]) for model, p in table.items()}
+        try:
+            table = _PRICE_TABLE.validate_json(value)
+            prices = {model: ModelPrice(input=p[0], cached=p[1], output=p[2]) for model, p in table.items()}
+        except ValidationError as error:
+            raise ValueError(
+                'must be JSON such as {"gpt-5": [1.25, 0.125, 10.0]}: dollars per million tokens in, cached, out.'
+            ) from error
         return {**DEFAULT_PRICES, **prices}
 
     @model_validator(mode="after")
@@ -123,6 +142,18 @@ class Settings(BaseSettings):
             return StoreKind.DATABASE_URL
         return StoreKind.SUPABASE if self.supabase_url is not None else StoreKind.EMBEDDED
 
+    def require_database_url(self) -> str:
+        """Return the database URL.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is none.
+        """
+        if self.database_url is None:
+            raise ConfigurationError("AQF_DATABASE_URL is not set.")
+        return self.database_url.get_secret_value()
+
     @property
     def has_model(self) -> bool:
         """Whether a language model is configured."""
@@ -139,13 +170,9 @@ class Settings(BaseSettings):
         """
         try:
             return cls()
-        except (ValidationError, json.JSONDecodeError) as error:
-            if isinstance(error, ValidationError):
-                lines = [
-                    f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" if item["loc"] else item["msg"]
-                    for item in error.errors(include_url=False, include_input=False)
-                ]
-                text = "; ".join(line.removeprefix("Value error, ") for line in lines)
-            else:
-                text = f'AQF_LLM_PRICES must be JSON such as {{"model": [input, cached, output]}}: {error}'
+        except ValidationError as error:
+            text = "; ".join(
+                ": ".join([*(str(part) for part in item["loc"]), item["msg"].removeprefix("Value error, ")])
+                for item in error.errors(include_url=False, include_input=False)
+            )
             raise ConfigurationError(f"the environment cannot be used: {text}") from None

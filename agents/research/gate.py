@@ -327,7 +327,8 @@ def _judge_holdout(session: ResearchSession, chosen: Sequence[Trial]) -> dict[in
                 figure=psr,
                 bound=f"probability of a positive Sharpe ratio > {needed:g}",
                 passed=psr > needed,
-                note=f"net Sharpe {_annual(sharpe, session):.2f} over {len(result.net_returns)} sealed bars; opening {opening} of this data set",
+                note=f"net Sharpe {_annual(sharpe, session):.2f} over {len(result.net_returns)} sealed bars; "
+                f"opening {opening} of this data set",
             ),
         )
     service.record_holdout(session.lineage, session.run_id, record)

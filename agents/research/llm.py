@@ -35,7 +35,8 @@ def check_model(settings: Settings) -> None:
     """
     if not settings.has_model:
         raise ConfigurationError(
-            'planner="llm" needs a model: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own, or use planner="rules".'
+            'planner="llm" needs a model: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own, '
+            'or use planner="rules".'
         )
 
 
@@ -60,7 +61,8 @@ def plan_with_model(session: ResearchSession, state: PlannerState, tools: Sequen
         answer = model.invoke([*opening, *history])
     except OpenAIError as error:
         raise ChatModelError(
-            f"the model {session.settings.llm_model} failed: {error}. Nothing is lost: `aqf resume {session.run_id}` continues the run."
+            f"the model {session.settings.llm_model} failed: {error}. "
+            f"Nothing is lost: `aqf resume {session.run_id}` continues the run."
         ) from error
     if not isinstance(answer, AIMessage):
         raise ChatModelError(
@@ -101,7 +103,8 @@ def _record_usage(session: ResearchSession, answer: AIMessage) -> None:
     usage = answer.usage_metadata
     if usage is None:
         raise ChatModelError(
-            f"the model {session.settings.llm_model} answered without saying how many tokens it used: its cost cannot be counted."
+            f"the model {session.settings.llm_model} answered without saying how many tokens it used: "
+            "its cost cannot be counted."
         )
     cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
     price, known = price_of(session.settings, session.settings.llm_model)

@@ -76,6 +76,8 @@ def _sentence(session: ResearchSession, remembered: Mapping[str, Any]) -> str:
         else "nothing has been promoted so far"
     )
     return (
-        f"{remembered['n_trials']} earlier trials on {session.dataset.name} are remembered and will not be repeated; {asked}; {found}; "
-        f"the best of them, {best['name']}, had a net Sharpe ratio of {best['net_sharpe']:.2f}, before any correction for the search."
+        f"{remembered['n_trials']} earlier trials on {session.dataset.name} are remembered and will not be repeated; "
+        f"{asked}; {found}; "
+        f"the best of them, {best['name']}, had a net Sharpe ratio of {best['net_sharpe']:.2f}, "
+        "before any correction for the search."
     )

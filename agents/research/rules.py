@@ -44,7 +44,8 @@ def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | 
     if "prune_vectors" not in done:
         return _call(state, "See which vectors are old and weak.", "prune_vectors", [{**_PRUNE, "dry_run": True}])
     if done["prune_vectors"]["dry_run"] and done["prune_vectors"]["selected"] > 0:
-        reason = f"{done['prune_vectors']['selected']} of {done['prune_vectors']['examined']} vectors are old and weak: archive them."
+        counted = done["prune_vectors"]
+        reason = f"{counted['selected']} of {counted['examined']} vectors are old and weak: archive them."
         return _call(state, reason, "prune_vectors", [{**_PRUNE, "dry_run": False}])
     if "score_signal_cluster" not in done:
         symbol = session.panel.symbols[0]

@@ -85,7 +85,8 @@ def ensure_dataset(store: Store, name: str) -> Dataset:
         close = difflib.get_close_matches(name, known, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise MissingDataError(
-            f"unknown data set {name!r}.{meant} There are {', '.join(known)}; bring your own with `aqf data import FILE.csv --name NAME`."
+            f"unknown data set {name!r}.{meant} There are {', '.join(known)}; "
+            "bring your own with `aqf data import FILE.csv --name NAME`."
         )
     return store.service.find_dataset(name)
 
@@ -228,7 +229,8 @@ def _build_session(
     panel = context.store.researcher.load_panel(dataset, request.symbols or None)
     if panel.n_bars < MIN_BARS:
         raise MissingDataError(
-            f"{dataset.name} has {panel.n_bars} bars before its seal; research needs at least {MIN_BARS}: import a longer history."
+            f"{dataset.name} has {panel.n_bars} bars before its seal; research needs at least {MIN_BARS}: "
+            "import a longer history."
         )
     return ResearchSession(
         store=context.store,

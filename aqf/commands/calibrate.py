@@ -70,5 +70,6 @@ def calibrate(
     else:
         what = "without an edge" if planted is None else f"with a planted {kind} of net Sharpe {planted:g}"
         click.echo(
-            f"Something was promoted in {found} of {markets} markets {what}: {found / markets:.0%} (95 % interval {low:.1%} to {high:.1%})."
+            f"Something was promoted in {found} of {markets} markets {what}: {found / markets:.0%} "
+            f"(95 % interval {low:.1%} to {high:.1%})."
         )

@@ -94,7 +94,8 @@ def _report_dataset(dataset: Dataset, as_json: bool) -> None:
         screen.print_json(row)
     else:
         click.echo(
-            f"{row['name']} version {row['version']}: {row['bars']} bars x {row['symbols']} symbols, {row['first']} to {row['last']}, sealed from {row['sealed_from']}"
+            f"{row['name']} version {row['version']}: {row['bars']} bars x {row['symbols']} symbols, "
+            f"{row['first']} to {row['last']}, sealed from {row['sealed_from']}"
         )
 
 

@@ -34,7 +34,8 @@ def demo(quick: bool, seed: int, out: Path | None, as_json: bool) -> None:
         for name in _DATASETS:
             dataset = ensure_dataset(context.store, name)
             tell(
-                f"{name}: {dataset.n_bars} bars x {len(dataset.symbols)} symbols, {dataset.first_ts:%Y} to {dataset.last_ts:%Y}, sealed from {dataset.sealed_from:%Y-%m-%d}"
+                f"{name}: {dataset.n_bars} bars x {len(dataset.symbols)} symbols, "
+                f"{dataset.first_ts:%Y} to {dataset.last_ts:%Y}, sealed from {dataset.sealed_from:%Y-%m-%d}"
             )
         with screen.Progress(quiet=as_json) as progress:
             report = run_planner(

@@ -10,11 +10,12 @@ import hashlib
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import MissingDataError, StoreUnavailableError
 
-_URI = re.compile(r"^artifact://(?P<bucket>[a-z0-9-]+)/(?P<sha>[0-9a-f]{64})\.(?P<suffix>[a-z0-9]+)$")
+_URI = re.compile(r"artifact://(?P<bucket>[a-z0-9-]+)/(?P<sha>[0-9a-f]{64})\.(?P<suffix>[a-z0-9]+)")
 
 FEATURE_SNAPSHOTS = "feature-snapshots"
 
@@ -32,7 +33,7 @@ class ArtifactStore:
         self._folder = folder
 
     def save(self, bucket: str, content: bytes, suffix: str) -> str:
-        """Write bytes, once, and return their address.
+        """Write bytes, once, and return their address; a file that was changed on disk is written anew.
 
         Raises
         ------
@@ -42,7 +43,7 @@ class ArtifactStore:
         sha = hashlib.sha256(content).hexdigest()
         uri = f"artifact://{bucket}/{sha}.{suffix}"
         path = self._path(uri)
-        if path.is_file():
+        if path.is_file() and path.read_bytes() == content:
             return uri
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
@@ -53,10 +54,12 @@ class ArtifactStore:
                 os.fsync(file.fileno())
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise StoreUnavailableError(
                 f"the artifact folder {self._folder} cannot be written ({error.strerror}): free space or set AQF_HOME."
             ) from error
+        finally:
+            with suppress(OSError):
+                partial.unlink()
         return uri
 
     def load(self, uri: str) -> bytes:
@@ -77,7 +80,7 @@ class ArtifactStore:
         return content
 
     def _path(self, uri: str) -> Path:
-        match = _URI.match(uri)
+        match = _URI.fullmatch(uri)
         if match is None:
             raise MissingDataError(f"an artifact's address is artifact://bucket/<sha256>.suffix, was {uri!r}.")
         return self._folder / match["bucket"] / match["sha"][:2] / f"{match['sha']}.{match['suffix']}"

@@ -375,7 +375,7 @@ class EmbeddedPostgres:
 
     @staticmethod
     def _is_our_server(pid: int, data: Path) -> bool:
-        """Whether a live process is the server of `data`: Postgres works inside its data folder, by whatever name it was given."""
+        """Whether a live process is the server of `data`: Postgres works inside its data folder, whatever path led there."""
         try:
             process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE or not process.name().startswith("postgres"):

@@ -75,21 +75,20 @@ def open_store(settings: Settings) -> Store:
     """
     if settings.store_kind is StoreKind.SUPABASE:
         raise ConfigurationError(
-            "SUPABASE_URL alone does not open a store in this release: set AQF_DATABASE_URL to the project's Postgres connection "
-            "string (Supabase dashboard, Connect, Session pooler)."
+            "SUPABASE_URL alone does not open a store in this release: set AQF_DATABASE_URL to the project's Postgres "
+            "connection string (Supabase dashboard, Connect, Session pooler)."
         )
     server: EmbeddedPostgres | None = None
     if settings.store_kind is StoreKind.EMBEDDED:
         server = embedded_server(settings)
         conninfo = server.start()
     else:
-        assert settings.database_url is not None
-        conninfo = settings.database_url.get_secret_value()
+        conninfo = settings.require_database_url()
     opened: list[PostgresGateway] = []
     try:
         migrated = apply_migrations(conninfo)
-        for role in ("service_role", "researcher"):
-            opened.append(PostgresGateway(conninfo, role=role).open())
+        opened.append(PostgresGateway(conninfo, role="service_role").open())
+        opened.append(PostgresGateway(conninfo, role="researcher").open())
     except BaseException:
         for gateway in opened:
             gateway.close()

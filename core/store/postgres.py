@@ -18,13 +18,16 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb, JsonbDumper
+from psycopg.types.range import Range
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.errors import StoreConflictError, StoreError, StoreUnavailableError
 from core.store.gateway import OPERATORS, Row, Where
 
 _SQL_OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_UNREACHABLE = ("08", "28", "3D", "53", "57P")
 _CONNECT_SECONDS = 15.0
+_MAX_PARAMETERS = 65_535
 _STATEMENT_MILLISECONDS = 300_000
 
 
@@ -40,6 +43,9 @@ def translated_errors() -> Iterator[None]:
             f"the database has no room left: {_text(error)}; free disk space and run the command again."
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        # Postgres counts time-outs, deadlocks and limits among these too; then it was reached and said no.
+        if error.sqlstate is not None and not error.sqlstate.startswith(_UNREACHABLE):
+            raise StoreError(_text(error)) from error
         raise StoreUnavailableError(f"the database cannot be reached: {_text(error)}") from error
     except psycopg.Error as error:
         raise StoreError(_text(error)) from error
@@ -136,19 +142,24 @@ class PostgresGateway:
         """Insert rows and return them as stored."""
         if not rows:
             return []
-        columns = list(rows[0])
+        columns = _columns(rows)
         line = sql.SQL("({})").format(sql.SQL(", ").join([sql.Placeholder()] * len(columns)))
-        query = sql.SQL("insert into {} ({}) values {} returning *").format(
-            sql.Identifier(table), _names(columns), sql.SQL(", ").join([line] * len(rows))
-        )
-        with self.connection() as connection:
-            return connection.execute(query, [_value(row[column]) for row in rows for column in columns]).fetchall()
+        step = max(1, _MAX_PARAMETERS // len(columns))
+        stored: list[Row] = []
+        with self.connection() as connection, connection.transaction():
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                query = sql.SQL("insert into {} ({}) values {} returning *").format(
+                    sql.Identifier(table), _names(columns), sql.SQL(", ").join([line] * len(part))
+                )
+                stored += connection.execute(query, [_value(row[column]) for row in part for column in columns]).fetchall()
+        return stored
 
     def upsert(self, table: str, rows: Sequence[Row], *, on_conflict: Sequence[str]) -> int:
         """Copy rows into a temporary table, merge them, and return how many were written."""
         if not rows:
             return 0
-        columns = list(rows[0])
+        columns = _columns(rows)
         types = self._column_types(table)
         changed = [column for column in columns if column not in on_conflict]
         action: sql.Composable = sql.SQL("nothing")
@@ -174,7 +185,7 @@ class PostgresGateway:
 
     def update(self, table: str, values: Row, *, where: Where) -> list[Row]:
         """Change the rows that match and return them."""
-        condition, parameters = _condition(where)
+        condition, parameters = _needed_condition("update", where)
         sets = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(column), sql.Placeholder()) for column in values)
         query = sql.SQL("update {} set {}{} returning *").format(sql.Identifier(table), sets, condition)
         with self.connection() as connection:
@@ -182,7 +193,7 @@ class PostgresGateway:
 
     def delete(self, table: str, *, where: Where) -> int:
         """Delete the rows that match and return how many there were."""
-        condition, parameters = _condition(where)
+        condition, parameters = _needed_condition("delete", where)
         with self.connection() as connection:
             return connection.execute(sql.SQL("delete from {}{}").format(sql.Identifier(table), condition), parameters).rowcount
 
@@ -212,6 +223,14 @@ def _configure(connection: psycopg.Connection[Any]) -> None:
     connection.adapters.register_dumper(dict, JsonbDumper)
 
 
+def _columns(rows: Sequence[Row]) -> list[str]:
+    columns = list(rows[0])
+    for position, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            raise StoreError(f"all rows must have the columns {', '.join(columns)}; row {position} has {', '.join(row)}.")
+    return columns
+
+
 def _names(columns: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.Identifier(column) for column in columns)
 
@@ -221,6 +240,11 @@ def _value(value: Any) -> Any:
         if value.tzinfo is None:
             raise StoreError(f"a time must carry its zone, was the naive {value.isoformat()}; use UTC.")
         return value.astimezone(UTC)
+    if isinstance(value, Range):
+        _value(value.lower)
+        _value(value.upper)
+    elif isinstance(value, list) and value and isinstance(value[0], datetime):
+        return [_value(item) for item in value]
     return value
 
 
@@ -233,16 +257,26 @@ def _condition(where: Where | None) -> tuple[sql.Composable, list[Any]]:
         operator, value = wanted if isinstance(wanted, tuple) else ("eq", wanted)
         name = sql.Identifier(column)
         if operator == "in":
-            parts.append(sql.SQL("{} = any({})").format(name, sql.Placeholder()))
-            parameters.append(list(value))
+            items = list(value)
+            choice = sql.SQL("{} in ({})").format(name, sql.SQL(", ").join([sql.Placeholder()] * len(items)))
+            parts.append(choice if items else sql.SQL("false"))
+            parameters += [_value(item) for item in items]
         elif operator == "is":
             parts.append(sql.SQL("{} is {}").format(name, sql.SQL("null" if value is None else "true" if value else "false")))
         elif operator in _SQL_OPERATORS:
+            if value is None:
+                raise StoreError(f"nothing equals or exceeds an absent value: ask for {column} with ('is', None).")
             parts.append(sql.SQL("{} {} {}").format(name, sql.SQL(_SQL_OPERATORS[operator]), sql.Placeholder()))
             parameters.append(_value(value))
         else:
             raise StoreError(f"unknown operator {operator!r} on {column}; allowed are {', '.join(OPERATORS)}.")
     return sql.SQL(" where ") + sql.SQL(" and ").join(parts), parameters
+
+
+def _needed_condition(verb: str, where: Where) -> tuple[sql.Composable, list[Any]]:
+    if not where:
+        raise StoreError(f"{verb} needs a condition in `where`: without one it would touch every row.")
+    return _condition(where)
 
 
 def as_jsonb(value: Any) -> Jsonb:

@@ -7,6 +7,7 @@ Hides tables and functions; gives and takes records. It acts with the rights of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 
-from core.errors import MissingDataError, ShapeError, StoreError
+from core.errors import MissingDataError, ShapeError, StoreConflictError, StoreError
 from core.market.panel import BAR_FIELDS, FloatArray, Panel
 from core.store.gateway import Gateway, Row, Where
 from core.store.records import (
@@ -85,21 +86,33 @@ class ResearchStore:
         StoreConflictError
             If the same content is stored under this name with another seal.
         MissingDataError
-            If the seal leaves no bar on either side.
+            If the seal leaves no bar on either side, or a bar has no value at all.
+
+        Notes
+        -----
+        Only bar fields are stored; further columns of the panel are left out, and a caveat names them.
         """
+        if sealed_from is not None and sealed_from.tzinfo is None:
+            raise StoreError(f"`sealed_from` must carry its zone, was the naive {sealed_from.isoformat()}; use UTC.")
+        if panel.extra:
+            caveats = (*caveats, f"columns left out: {', '.join(sorted(panel.extra))}")
+            panel = replace(panel, extra={})
+        present = np.zeros(panel.shape, dtype=bool)
+        for field in panel.fields:
+            present |= ~np.isnan(panel.get(field))
+        if panel.n_bars == 0 or not present.any(axis=1).all():
+            raise MissingDataError("every bar of a data set must have a value of some symbol: leave out those that have none.")
         default_seal = panel.index[int(panel.n_bars * (1 - DEFAULT_SEALED_FRACTION))].to_pydatetime()
         seal = sealed_from or default_seal
         if not panel.index[0] < seal <= panel.index[-1]:
             raise MissingDataError(
-                f"`sealed_from` must lie inside the data, {panel.index[0]:%Y-%m-%d}..{panel.index[-1]:%Y-%m-%d}, was {seal:%Y-%m-%d}."
+                f"`sealed_from` must lie inside the data, {panel.index[0]:%Y-%m-%d}..{panel.index[-1]:%Y-%m-%d}, "
+                f"was {seal:%Y-%m-%d}."
             )
         content_sha256 = panel.content_sha256()
         known = self.gateway.select("datasets", where={"name": name, "content_sha256": content_sha256})
         if known and sealed_from in (None, known[0]["sealed_from"]):
             return Dataset.from_row(known[0])
-        present = np.zeros(panel.shape, dtype=bool)
-        for field in panel.fields:
-            present |= np.isfinite(panel.get(field))
         asset, bar = np.nonzero(present.T)
         empty = np.full(panel.shape, np.nan)
         columns = {
@@ -113,7 +126,7 @@ class ResearchStore:
                 "source": source,
                 "content_sha256": content_sha256,
                 "symbols": list(panel.symbols),
-                "fields": [field for field in panel.fields if field in BAR_FIELDS],
+                "fields": list(panel.fields),
                 "frequency": frequency,
                 "n_bars": panel.n_bars,
                 "first_ts": panel.index[0].isoformat(),
@@ -313,7 +326,15 @@ class ResearchStore:
         )
 
     def record_trial(self, trial: TrialRecord) -> int:
-        """Append a trial to the ledger and return its number; the same configuration in the same run is the same trial."""
+        """Append a trial to the ledger and return its number; the same configuration in the same run is the same trial.
+
+        Raises
+        ------
+        ShapeError
+            If the behaviour is not 320 wide or holds a value that is not finite.
+        """
+        if trial.behaviour is not None:
+            _check_vector("behaviour", trial.behaviour)
         payload: Row = {
             "run_id": str(trial.run_id),
             "feature_id": str(trial.feature_id),
@@ -389,7 +410,13 @@ class ResearchStore:
         self, dataset: Dataset, *, emb_type: str, emb_version: str, encoder_sha256: str, trained_until: datetime
     ) -> None:
         """Announce an encoder before its vectors are written; announcing it again changes nothing."""
-        if self.gateway.select("embedding_versions", where={"emb_type": emb_type, "emb_version": emb_version}):
+        known = self.gateway.select("embedding_versions", where={"emb_type": emb_type, "emb_version": emb_version})
+        if known:
+            if (known[0]["encoder_sha256"], known[0]["dataset_id"]) != (encoder_sha256, dataset.dataset_id):
+                raise StoreConflictError(
+                    f"version {emb_version} of {emb_type} belongs to another encoder or data set: "
+                    "give this one a version of its own."
+                )
             return
         row = {
             "emb_type": emb_type,
@@ -420,11 +447,7 @@ class ResearchStore:
             If a vector is not 320 wide or holds a value that is not finite.
         """
         for row in rows:
-            vector = np.asarray(row["embedding"])
-            if vector.shape != (VECTOR_WIDTH,) or not np.isfinite(vector).all():
-                raise ShapeError(
-                    f"`embedding` must be {VECTOR_WIDTH} finite numbers, was shape {vector.shape} for {row['asset_symbol']}."
-                )
+            _check_vector(f"embedding` of `{row['asset_symbol']}", row["embedding"])
         return self.gateway.upsert(
             "signal_embeddings", rows, on_conflict=("asset_symbol", "time_range", "emb_type", "emb_version")
         )
@@ -437,7 +460,14 @@ class ResearchStore:
     def match_embeddings(
         self, vector: FloatArray, *, count: int, as_of: datetime, emb_type: str, dataset: Dataset, regime_tag: str | None = None
     ) -> list[Neighbour]:
-        """Return the nearest windows whose label had ended before `as_of`, nearest first."""
+        """Return the nearest windows whose label had ended before `as_of`, nearest first.
+
+        Raises
+        ------
+        ShapeError
+            If the vector is not 320 wide or holds a value that is not finite.
+        """
+        _check_vector("vector", vector)
         conditions = {"dataset_id": str(dataset.dataset_id), **({"regime_tag": regime_tag} if regime_tag else {})}
         rows = self.gateway.rpc(
             "match_signal_embeddings",
@@ -497,6 +527,15 @@ def _unpack(value: bytes | str, dtype: str) -> np.ndarray[Any, Any]:
             raise StoreError("packed columns must come as bytes or as a hexadecimal text.")
         value = bytes.fromhex(value[2:])
     return np.frombuffer(value, dtype=dtype)
+
+
+def _check_vector(name: str, vector: FloatArray) -> None:
+    values = np.asarray(vector)
+    if values.shape != (VECTOR_WIDTH,):
+        raise ShapeError(f"`{name}` must have shape ({VECTOR_WIDTH},), was {values.shape}.")
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise ShapeError(f"`{name}` must be finite, was {values[wrong[0]]} at position {wrong[0]}.")
 
 
 def _vector_text(vector: FloatArray) -> str:

@@ -23,7 +23,6 @@ $$;
 
 grant usage on schema public, extensions to anon, authenticated, service_role, researcher;
 revoke create on schema public from public;
-alter default privileges in schema public revoke execute on functions from public;
 alter default privileges in schema public grant all on tables to service_role;
 alter default privileges in schema public grant execute on functions to service_role;
 
@@ -34,7 +33,7 @@ begin
   return new;
 end
 $$;
-revoke execute on function public.set_updated_at() from public;
+revoke execute on function public.set_updated_at() from public, anon, authenticated;
 
 -- An append-only table refuses update, delete and truncate to everybody, its owner included.
 create or replace function public.refuse_change() returns trigger
@@ -43,4 +42,4 @@ begin
   raise exception '% is append-only: % is refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
 end
 $$;
-revoke execute on function public.refuse_change() from public;
+revoke execute on function public.refuse_change() from public, anon, authenticated;

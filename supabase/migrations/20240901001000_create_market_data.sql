@@ -59,7 +59,7 @@ begin
   return new;
 end
 $$;
-revoke execute on function public.guard_dataset() from public;
+revoke execute on function public.guard_dataset() from public, anon, authenticated;
 drop trigger if exists guard_dataset on public.datasets;
 create trigger guard_dataset before update on public.datasets for each row execute function public.guard_dataset();
 

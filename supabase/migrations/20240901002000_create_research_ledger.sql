@@ -158,7 +158,7 @@ begin
     select from public.trials t
     join public.datasets theirs on theirs.dataset_id = t.dataset_id
     join public.datasets ours on ours.dataset_id = new.dataset_id and ours.name = theirs.name
-    where t.opens_cluster and abs(1 - (t.behaviour operator(extensions.<=>) new.behaviour)) >= 0.5
+    where t.opens_cluster and abs(1 - nullif(t.behaviour operator(extensions.<=>) new.behaviour, 'nan')) >= 0.5
   );
   if exists (
     select from public.trials t
@@ -289,7 +289,8 @@ $$;
 revoke execute on function public.trial_behaviours(text) from public, anon, authenticated;
 grant execute on function public.trial_behaviours(text) to service_role, researcher;
 
--- Names every trial whose hash, predecessor or number does not fit; no row means the ledger is whole.
+-- Names every trial whose hash, predecessor or number does not fit, or that is gone while its result is there; no row means the
+-- ledger is whole.
 create or replace function public.verify_trials()
 returns table (trial_id bigint, problem text)
 language sql stable security invoker set search_path = '' as $$
@@ -301,6 +302,9 @@ language sql stable security invoker set search_path = '' as $$
         when t.row_hash <> public.trial_row_hash(t) then 'was changed after it was written'
       end as problem
     from public.trials t
+    union all
+    select b.trial_id, 'is missing, though its result is there'
+    from public.backtest_results b where not exists (select from public.trials t where t.trial_id = b.trial_id)
   ) c
   where c.problem is not null order by c.trial_id
 $$;
@@ -338,6 +342,27 @@ end
 $$;
 revoke execute on function public.open_holdout(text, uuid, jsonb) from public, anon, authenticated;
 grant execute on function public.open_holdout(text, uuid, jsonb) to service_role;
+
+-- What was opened stays opened: a row is never removed, and only its result is added, once.
+create or replace function public.guard_holdout_opening() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if pg_catalog.to_jsonb(new) - 'metrics' is distinct from pg_catalog.to_jsonb(old) - 'metrics'
+     or (old.metrics is not null and new.metrics is distinct from old.metrics) then
+    raise exception 'the hold-out of lineage % was opened at %: its row never changes', old.lineage, old.opened_at
+      using errcode = 'restrict_violation';
+  end if;
+  return new;
+end
+$$;
+revoke execute on function public.guard_holdout_opening() from public, anon, authenticated;
+drop trigger if exists guard_holdout_opening on public.holdout_openings;
+create trigger guard_holdout_opening before update on public.holdout_openings
+  for each row execute function public.guard_holdout_opening();
+drop trigger if exists refuse_change on public.holdout_openings;
+create trigger refuse_change before delete on public.holdout_openings for each row execute function public.refuse_change();
+drop trigger if exists refuse_truncate on public.holdout_openings;
+create trigger refuse_truncate before truncate on public.holdout_openings for each statement execute function public.refuse_change();
 
 create or replace function public.record_holdout(p_lineage text, p_run_id uuid, p_metrics jsonb) returns void
 language plpgsql security invoker set search_path = '' as $$

@@ -20,7 +20,8 @@ create table if not exists public.embedding_versions (
   status public.embedding_version_status not null default 'building',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  primary key (emb_type, emb_version)
+  primary key (emb_type, emb_version),
+  unique (emb_type, emb_version, dataset_id)
 );
 create unique index if not exists embedding_versions_one_active on public.embedding_versions (emb_type, dataset_id) where status = 'active';
 create index if not exists embedding_versions_dataset_id on public.embedding_versions (dataset_id);
@@ -40,7 +41,7 @@ create table if not exists public.signal_embeddings (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   unique (asset_symbol, time_range, emb_type, emb_version),
-  foreign key (emb_type, emb_version) references public.embedding_versions,
+  foreign key (emb_type, emb_version, dataset_id) references public.embedding_versions (emb_type, emb_version, dataset_id),
   check (label_end is null or label_end > upper(time_range))
 );
 comment on column public.signal_embeddings.time_range is 'First and last bar of the window, both included; the vector uses nothing after it.';
@@ -191,16 +192,17 @@ $$;
 -- Hands out open jobs, each to one worker; a job whose worker vanished comes back after 15 minutes, at most five times.
 create or replace function public.claim_embedding_jobs(n integer default 1) returns setof public.embedding_jobs
 language sql volatile security invoker set search_path = '' as $$
-  update public.embedding_jobs j set status = 'running', attempts = j.attempts + 1
-  where j.job_id in (
+  with open as materialized (
     select c.job_id from public.embedding_jobs c
     where (c.status = 'pending' or (c.status = 'running' and c.updated_at < now() - interval '15 minutes')) and c.attempts < 5
     order by c.created_at limit n for update skip locked
   )
+  update public.embedding_jobs j set status = 'running', attempts = j.attempts + 1 from open where j.job_id = open.job_id
   returning j.*
 $$;
 
--- Archives windows that are old and weak, or of assets outside the universe; the last windows of a regime stay.
+-- Archives windows that are old and weak, or of assets outside the universe; the last `regime_diversity` windows of a regime stay,
+-- those of the universe, strong and new before others.
 -- Age counts back from the newest window of the same version; weak means a label whose t-statistic is below min_t_stat in size.
 create or replace function public.rpc_prune_vectors(
   max_age_days integer, min_t_stat float8, regime_diversity integer default 25, asset_universe text[] default null,
@@ -210,8 +212,8 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_result jsonb;
 begin
-  if max_age_days < 0 or min_t_stat < 0 or regime_diversity < 1 then
-    raise exception 'max_age_days and min_t_stat must not be negative, regime_diversity must be at least 1' using errcode = 'invalid_parameter_value';
+  if (max_age_days >= 0 and min_t_stat >= 0 and min_t_stat < 'infinity' and regime_diversity >= 1 and dry_run is not null) is not true then
+    raise exception 'max_age_days must be at least 0, min_t_stat finite and at least 0, regime_diversity at least 1, dry_run true or false' using errcode = 'invalid_parameter_value';
   end if;
   with judged as (
     select e.embedding_id, e.regime_tag, e.emb_type, e.emb_version,
@@ -219,14 +221,15 @@ begin
       upper(e.time_range) < max(upper(e.time_range)) over v - pg_catalog.make_interval(days => max_age_days) as old,
       abs(coalesce((e.label ->> 't_stat')::float8, 0)) < min_t_stat as weak,
       row_number() over (partition by e.emb_type, e.emb_version, e.regime_tag
-        order by abs(coalesce((e.label ->> 't_stat')::float8, 0)) desc, e.time_range desc, e.asset_symbol) as rank_in_regime
+        order by asset_universe is not null and not e.asset_symbol = any (asset_universe),
+          abs(coalesce((e.label ->> 't_stat')::float8, 0)) desc, e.time_range desc, e.asset_symbol) as rank_in_regime
     from public.signal_embeddings e
     where p_dataset_id is null or e.dataset_id = p_dataset_id
     window v as (partition by e.emb_type, e.emb_version)
   ), leaving as (
     select j.embedding_id, case when j.outside then 'outside_universe' else 'old_and_weak' end as reason
     from judged j
-    where j.outside or (j.old and j.weak and j.rank_in_regime > regime_diversity)
+    where j.rank_in_regime > regime_diversity and (j.outside or (j.old and j.weak))
   ), removed as (
     delete from public.signal_embeddings e using leaving l
     where not dry_run and e.embedding_id = l.embedding_id

@@ -65,7 +65,7 @@ class EquityMomentum(StrategyUseCase):
                 name="high_52_weeks",
                 family="momentum",
                 expression="close / ts_max(close, 252)",
-                hypothesis="Stocks near their high of the year go on rising, since investors anchor on it (George & Hwang 2004).",
+                hypothesis="Stocks near their high of the year go on rising, an anchor of investors (George & Hwang 2004).",
             ),
         )
 
@@ -81,7 +81,8 @@ def main(trials: int, seed: int, planner: Literal["auto", "rules", "llm"], datas
         case = EquityMomentum(dataset)
         stored = case.ingest(context)
         click.echo(
-            f"ingested {stored.name}: {stored.n_bars} bars x {len(stored.symbols)} symbols, sealed from {stored.sealed_from:%Y-%m-%d}"
+            f"ingested {stored.name}: {stored.n_bars} bars x {len(stored.symbols)} symbols, "
+            f"sealed from {stored.sealed_from:%Y-%m-%d}"
         )
         click.echo(f"labelled {case.label(context, stored)} months with the return of the next {LABEL_HORIZON} bars")
         values = case.compute_features(context.store.researcher.load_panel(stored))

@@ -1,0 +1,42 @@
+"""Every notebook runs from top to bottom, in a world of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+PROGRAM = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=240, resources={"metadata": {"path": sys.argv[2]}}).execute()
+for cell in notebook.cells:
+    for output in cell.get("outputs", ()):
+        print(output.get("text", ""))
+        print(sorted(output.get("data", {})))
+"""
+
+
+def test_there_is_a_notebook() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["01_first_research_run.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_and_shows_its_verdict(path: Path, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("AQF_", "OPENAI_", "SUPABASE_"))}
+    environment |= {"AQF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path), str(tmp_path)], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Nothing that survives was found among 40 trials" in done.stdout
+    assert "text/html" in done.stdout
+    assert "40 earlier trials on sp500_20 are remembered and will not be repeated" in done.stdout
+    assert "LookAheadError" in done.stdout
