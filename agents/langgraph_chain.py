@@ -113,6 +113,7 @@ def _reflect(session: ResearchSession, planner: PlannerName) -> Node:
         tried: list[dict[str, Any]] = []
         pending = list(state["pending"])
         vectors = dict(state["vectors"])
+        known = {summary["trial_id"] for summary in state["tried"]}
         for message in messages[position + 1 :]:
             if not isinstance(message, ToolMessage):
                 continue
@@ -122,14 +123,13 @@ def _reflect(session: ResearchSession, planner: PlannerName) -> Node:
             if message.status == "error":
                 continue
             answer = json.loads(str(message.content))
-            if call["name"] == "run_backtest":
+            if call["name"] == "run_backtest" and answer["trial_id"] not in known:
+                known.add(answer["trial_id"])
                 tried.append({**answer, "tool_call_id": message.tool_call_id})
             elif call["name"] == "propose_new_feature":
                 pending = [*pending, answer["feature_id"]] if answer["feature_id"] not in pending else pending
             elif call["name"] in _STEP_TOOLS:
                 vectors[call["name"]] = answer
-        known = {summary["trial_id"] for summary in state["tried"]}
-        tried = [summary for summary in tried if summary["trial_id"] not in known]
         done = len(state["tried"]) + len(tried)
         session.emit(Event(kind="tool", message=f"{len(calls)} tool calls answered", done=done, total=session.budget.trials))
         update: dict[str, Any] = {"tried": tried, "pending": pending, "vectors": vectors}

@@ -98,8 +98,10 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
         arguments = {"max_age_days": max_age_days, "min_t_stat": min_t_stat, "dry_run": dry_run}
 
         def work() -> Mapping[str, Any]:
-            if max_age_days < 0 or min_t_stat < 0:
-                raise ToolRetry("`max_age_days` and `min_t_stat` must not be negative.")
+            if not 0 <= max_age_days <= 36_500 or not 0 <= min_t_stat <= 100:
+                raise ToolRetry(
+                    f"`max_age_days` must be in 0..36500 and `min_t_stat` in 0..100, were {max_age_days} and {min_t_stat}."
+                )
             return session.store.researcher.prune_vectors(
                 session.dataset,
                 max_age_days=max_age_days,
@@ -182,9 +184,6 @@ def _propose(session: ResearchSession, *, expression: str, name: str, family: st
 
 
 def _backtest(session: ResearchSession, feature_id: str) -> Mapping[str, Any]:
-    made = len(session.store.researcher.gateway.select("trials", columns=("trial_id",), where={"run_id": session.run_id}))
-    if made >= session.budget.trials:
-        raise ToolRetry(f"the budget of {session.budget.trials} trials is used up: stop and let the results be judged.")
     try:
         wanted = UUID(feature_id)
     except ValueError:
@@ -192,4 +191,9 @@ def _backtest(session: ResearchSession, feature_id: str) -> Mapping[str, Any]:
     found: list[Feature] = session.store.researcher.list_features({"feature_id": wanted})
     if not found:
         raise ToolRetry(f"there is no feature {feature_id}: propose it first.")
+    others = session.store.researcher.gateway.select(
+        "trials", columns=("trial_id",), where={"run_id": session.run_id, "feature_id": ("neq", wanted)}
+    )
+    if len(others) >= session.budget.trials:  # a feature that has its trial is answered again, after a crash too
+        raise ToolRetry(f"the budget of {session.budget.trials} trials is used up: stop and let the results be judged.")
     return asdict(evaluate_feature(session, found[0]))

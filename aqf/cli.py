@@ -18,8 +18,18 @@ from aqf.commands.doctor import doctor
 from aqf.commands.research import plan, resume, runs, show
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from core.provenance import code_version
+
+        click.echo(f"aqf {code_version()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="agentic-quantitative-framework", prog_name="aqf")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version and exit."
+)
 def aqf() -> None:
     """Let an agent find, test and remember predictive signals, and tell the truth about them.
 
@@ -42,8 +52,13 @@ def main() -> None:
         aqf(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        remedy = f" See `{context.command_path} --help`." if context is not None else ""
+        click.echo(f"aqf: {error.format_message()}{remedy}", err=True)
         sys.exit(error.exit_code)
     except AQFError as error:
         click.echo(f"aqf: {error}", err=True)

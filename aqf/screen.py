@@ -74,10 +74,13 @@ class Progress:
     ----------
     quiet : bool, default=False
         Show nothing.
+    lines : bool, default=True
+        Where there is no terminal, print a line for each step.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, lines: bool = True) -> None:
         self._quiet = quiet
+        self._lines = lines
         self._bar: Any = None
         self._task: Any = None
 
@@ -98,18 +101,26 @@ class Progress:
                 )
                 self._bar = Bar(*columns, console=console)
                 self._bar.start()
+                self._task = self._bar.add_task("opening the store", total=None)
+            elif self._lines:
+                say("  opening the store")
         return self
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(message, highlight=False)
+        elif not self._quiet:
+            say(message)
 
     def on_event(self, event: Event) -> None:
         """Take note of an event."""
         if self._quiet:
             return
         if self._bar is None:
-            if event.kind != "tool" and event.message:
+            if self._lines and event.kind != "tool" and event.message:
                 say(f"  {event.kind}: {event.message}")
             return
-        if self._task is None:
-            self._task = self._bar.add_task("starting", total=event.total or None)
         words = {"planned": event.message, "tool": None, "judged": "judging", "reported": "done"}.get(event.kind, event.message)
         changes: Mapping[str, Any] = {} if not words else {"description": words if len(words) <= 60 else f"{words[:59]}…"}
         self._bar.update(self._task, completed=event.done, total=event.total or None, **changes)

@@ -1,7 +1,8 @@
 """Pictures of a backtest as PNG bytes.
 
 Hides matplotlib: it is imported on first use, drawn on with figures of our own (no pyplot, no state shared between
-threads), and needs no display. Promises pictures 900 pixels wide, told apart by colour-blind readers.
+threads), and needs no display. Promises pictures 900 pixels wide, whose first line lies on top of the others and whose
+colours are told apart by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe & Ito (2008), the order changed so that the first lines differ most."""
 
-_WIDTH, _HEIGHT, _DPI = 9.0, 4.2, 100
+_WIDTH, _HEIGHT, _DPI = 6.0, 3.2, 150  # small inches: the words stay legible when a page shrinks the picture to a third
 _INK, _FAINT = "#333333", "#D9D9D9"
 
 
@@ -129,11 +130,11 @@ def draw_rank_ic_by_year(
     figure, axes = _build_figure(title)
     years, values = list(by_year), np.array(list(by_year.values()))
     bars = axes.bar(years, values, width=0.7, color=[PALETTE[0] if value >= 0.0 else PALETTE[1] for value in values], zorder=2)
-    if len(years) <= 16:
-        axes.bar_label(bars, labels=[f"{value:+.3f}" for value in values], fontsize=9, color=_INK, padding=2)
+    if len(years) <= 12:
+        axes.bar_label(bars, labels=[f"{value:+.3f}" for value in values], fontsize=7, color=_INK, padding=2)
     axes.axhline(0.0, color=_INK, linewidth=0.8, zorder=3)
     axes.margins(y=0.15)
-    every = -(-len(years) // 16)
+    every = -(-len(years) // 12)
     axes.set_xticks(years[::every], [str(year) for year in years[::every]])
     axes.set_xlim(min(years) - 0.7, max(years) + 0.7)
     return _to_png(figure)
@@ -166,12 +167,13 @@ def draw_turnover(turnover: pd.Series, *, window: int = 63, periods_per_year: in
     window = min(window, len(turnover))
     figure, axes = _build_figure(title or f"Turnover a year in multiples of equity, mean of {window} bars")
     yearly = turnover.rolling(window).mean() * periods_per_year
-    axes.plot(yearly.index, yearly.to_numpy(), color=PALETTE[0], linewidth=1.6)
+    axes.plot(yearly.index, yearly.to_numpy(), color=PALETTE[0], linewidth=1.2)
+    _label_dates(axes)
     mean = float(turnover.mean()) * periods_per_year
-    axes.axhline(mean, color=PALETTE[1], linewidth=1.2, linestyle="--")
+    axes.axhline(mean, color=PALETTE[1], linewidth=1.0, linestyle="--")
     axes.annotate(
         f"mean {mean:.1f}x", (1.0, mean), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
-        va="center", color=PALETTE[1], fontsize=10,
+        va="center", color=PALETTE[1], fontsize=9,
     )  # fmt: skip
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_formatter("{x:g}x")
@@ -190,26 +192,37 @@ def _build_figure(title: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=13, color=_INK, pad=12)
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=9)
     axes.grid(axis="y", color=_FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_INK)
-    axes.tick_params(which="both", length=0, labelsize=10, labelcolor=_INK)
+    axes.tick_params(which="both", length=0, labelsize=9, labelcolor=_INK)
     return figure, axes
 
 
 def _draw_lines(axes: Axes, series: Mapping[str, pd.Series]) -> None:
-    for colour, (name, one) in zip(PALETTE, series.items(), strict=False):
-        axes.plot(one.index, one.to_numpy(), color=colour, linewidth=1.6, label=name)
-    axes.margins(x=0.01)
+    for position, (name, one) in enumerate(series.items()):
+        width = 1.4 if position == 0 else 0.8
+        axes.plot(one.index, one.to_numpy(), color=PALETTE[position], linewidth=width, zorder=3 - position / 10, label=name)
+    _label_dates(axes)
     if len(series) > 1:
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=10, labelcolor="linecolor", handlelength=1.2
+        axes.figure.legend(  # type: ignore[union-attr]
+            loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor="linecolor", handlelength=1.2
         )
+
+
+def _label_dates(axes: Axes) -> None:
+    """Put at most eight labels below the bars: years, or months with the year beside them."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.margins(x=0.01)
 
 
 def _label_log_axis(axes: Axes, series: Mapping[str, pd.Series]) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
-    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -44,10 +43,6 @@ def default_home() -> Path:
     return Path.home() / ".aqf"
 
 
-def _env(*names: str) -> AliasChoices:
-    return AliasChoices(*names)
-
-
 class ModelPrice(BaseModel):
     """Price of one model in US dollars per million tokens."""
 
@@ -73,6 +68,11 @@ DEFAULT_PRICES = {
 _PRICE_TABLE = TypeAdapter(dict[str, tuple[float, float, float]])
 
 
+def _variable(field: int | str) -> str:
+    """Return the variable a field is read from; one of another prefix is already called by it."""
+    return f"AQF_{field}".upper() if str(field).islower() else str(field)
+
+
 class Settings(BaseSettings):
     """Everything the framework takes from its surroundings, read once.
 
@@ -82,23 +82,28 @@ class Settings(BaseSettings):
         From :meth:`load`, when settings contradict each other.
     """
 
+    # With populate_by_name a field is read from the variable of its own name too: the prefix keeps HOME and DATABASE_URL out.
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        env_prefix="AQF_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        populate_by_name=True,
     )
 
-    home: Path = Field(default_factory=default_home, validation_alias=_env("AQF_HOME"))
-    database_url: SecretStr | None = Field(default=None, validation_alias=_env("AQF_DATABASE_URL"))
-    keep_server: bool = Field(default=False, validation_alias=_env("AQF_KEEP_SERVER"))
-    supabase_url: str | None = Field(default=None, validation_alias=_env("SUPABASE_URL"))
-    supabase_key: SecretStr | None = Field(default=None, validation_alias=_env("SUPABASE_SERVICE_ROLE_KEY"))
-    openai_api_key: SecretStr | None = Field(default=None, validation_alias=_env("OPENAI_API_KEY"))
-    openai_base_url: str | None = Field(default=None, validation_alias=_env("OPENAI_BASE_URL"))
-    llm_model: str = Field(default="gpt-5-mini", validation_alias=_env("AQF_LLM_MODEL"))
-    llm_timeout_seconds: float = Field(default=120.0, gt=0, validation_alias=_env("AQF_LLM_TIMEOUT_SECONDS"))
-    llm_max_retries: int = Field(default=2, ge=0, le=10, validation_alias=_env("AQF_LLM_MAX_RETRIES"))
-    llm_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(
-        default_factory=lambda: dict(DEFAULT_PRICES), validation_alias=_env("AQF_LLM_PRICES")
-    )
+    home: Path = Field(default_factory=default_home)
+    database_url: SecretStr | None = Field(default=None)
+    keep_server: bool = Field(default=False)
+    supabase_url: str | None = Field(default=None, validation_alias="SUPABASE_URL")
+    supabase_key: SecretStr | None = Field(default=None, validation_alias="SUPABASE_SERVICE_ROLE_KEY")
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    llm_model: str = Field(default="gpt-5-mini")
+    llm_timeout_seconds: float = Field(default=120.0, gt=0)
+    llm_max_retries: int = Field(default=2, ge=0, le=10)
+    llm_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(default_factory=lambda: dict(DEFAULT_PRICES))
 
     @field_validator("database_url", "supabase_url", "supabase_key", "openai_api_key", "openai_base_url", mode="before")
     @classmethod
@@ -172,7 +177,7 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             text = "; ".join(
-                ": ".join([*(str(part) for part in item["loc"]), item["msg"].removeprefix("Value error, ")])
+                ": ".join([*map(_variable, item["loc"][:1]), item["msg"].removeprefix("Value error, ")])
                 for item in error.errors(include_url=False, include_input=False)
             )
             raise ConfigurationError(f"the environment cannot be used: {text}") from None

@@ -43,6 +43,15 @@ class Server:
             connection.execute(f"drop database {name} with (force)")
 
 
+def make_reachable_folder() -> Path:
+    """Make a folder that the server's unprivileged user can reach, unlike pytest's own; in memory, if there is room."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+    folder = Path(tempfile.mkdtemp(prefix="aqf-test-", dir=memory if roomy else None))
+    folder.chmod(0o711)
+    return folder
+
+
 def sweep(folder: Path) -> None:
     """Stop every server that has its home under a folder, and remove what it keeps outside."""
     for location in folder.glob("**/postgres/location"):
@@ -70,9 +79,8 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that the server's unprivileged user can reach, unlike pytest's own; swept afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="aqf-test-"))
-    folder.chmod(0o711)
+    """A folder that the server's unprivileged user can reach; swept afterwards."""
+    folder = make_reachable_folder()
     yield folder
     sweep(folder)
     shutil.rmtree(folder)
@@ -81,8 +89,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """One server for the whole session, with a migrated template."""
-    folder = Path(tempfile.mkdtemp(prefix="aqf-test-"))
-    folder.chmod(0o711)
+    folder = make_reachable_folder()
     postgres = EmbeddedPostgres(folder / "home")
     try:
         conninfo = postgres.start()

@@ -1,7 +1,7 @@
 """Does the machinery tell an edge from none? Runs the whole planner on synthetic markets whose truth is known.
 
 Each market is a data set of its own in the store, its trials are rows in the ledger like any others, and only its bars
-are deleted afterwards.
+are deleted afterwards. A run that broke off keeps them, so that it can be resumed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from agents.research.report import ResearchReport
 from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import ResearchContext, run_planner
+from agents.research.session import EventHandler
 from backtest import markets
 
 EdgeKind = Literal["reversal", "momentum", "low_volatility", "volume"]
@@ -52,6 +53,7 @@ def calibrate_market(
     n_bars: int = 3_000,
     n_assets: int = 20,
     trials: int = 78,
+    on_event: EventHandler | None = None,
 ) -> MarketVerdict:
     """Run the planner on one synthetic market.
 
@@ -69,11 +71,11 @@ def calibrate_market(
     name = f"synthetic-{'none' if edge is None else f'{kind}-{edge:g}'}-{seed}-{uuid.uuid4().hex[:8]}"
     service = context.store.service
     dataset = service.import_dataset(panel, name=name, source="backtest.markets", caveats=(_SYNTHETIC,))
-    try:
-        request = ResearchRequest(question=QUESTION, dataset=name, seed=seed, vectors=False)
-        report: ResearchReport = run_planner(request, budget=Budget(trials=trials, steps=60), planner="rules", context=context)
-    finally:
-        service.gateway.delete("market_bars", where={"dataset_id": dataset.dataset_id})
+    request = ResearchRequest(question=QUESTION, dataset=name, seed=seed, vectors=False)
+    report: ResearchReport = run_planner(
+        request, budget=Budget(trials=trials, steps=60), planner="rules", context=context, on_event=on_event
+    )
+    service.gateway.delete("market_bars", where={"dataset_id": dataset.dataset_id})
     best: Any = report.findings[0] if report.findings else None
     return MarketVerdict(
         seed=seed,

@@ -21,7 +21,7 @@ from core.errors import DataError, MissingDataError, ToolFailed
 from core.market.panel import FloatArray
 from core.provenance import sha256_of
 from core.store.artifacts import FEATURE_SNAPSHOTS, ArtifactStore
-from core.store.records import VECTOR_WIDTH, Feature, FeatureStatus, TrialRecord
+from core.store.records import VECTOR_WIDTH, Feature, FeatureStatus, Trial, TrialRecord
 from features import check_leaks, compute
 
 
@@ -112,21 +112,7 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
     )
     if feature.status == FeatureStatus.PROPOSED:
         session.store.service.set_feature_status(feature.feature_id, FeatureStatus.TESTED, None)
-    return TrialSummary(
-        trial_id=trial_id,
-        feature_id=str(feature.feature_id),
-        name=feature.name,
-        family=feature.family,
-        expression=feature.expression,
-        n_obs=n_obs,
-        rank_ic=outcome.rank_ic_mean,
-        rank_ic_t=outcome.rank_ic_t,
-        gross_sharpe=outcome.gross_sharpe,
-        net_sharpe=outcome.net_sharpe,
-        turnover=_number(result.metrics, "turnover"),
-        break_even_bps=outcome.break_even_bps,
-        dsr=dsr,
-    )
+    return _summary(session.store.researcher.list_trials({"trial_id": trial_id})[0])
 
 
 def compute_behaviour(gross_returns: FloatArray) -> FloatArray | None:
@@ -174,6 +160,24 @@ def load_return_matrix(artifacts: ArtifactStore, uris: Sequence[str], name: str)
     if len({len(column) for column in columns}) > 1:
         raise MissingDataError("trials over different spans cannot stand beside each other.")
     return np.column_stack(columns)
+
+
+def _summary(trial: Trial) -> TrialSummary:
+    return TrialSummary(
+        trial_id=trial.trial_id,
+        feature_id=str(trial.feature_id),
+        name=trial.name,
+        family=trial.family,
+        expression=trial.expression,
+        n_obs=trial.n_obs,
+        rank_ic=_number(trial.metrics, "rank_ic"),
+        rank_ic_t=_number(trial.metrics, "rank_ic_t"),
+        gross_sharpe=_number(trial.metrics, "gross_sharpe"),
+        net_sharpe=_number(trial.metrics, "net_sharpe"),
+        turnover=_number(trial.metrics, "turnover"),
+        break_even_bps=_number(trial.metrics, "break_even_bps"),
+        dsr=_number(trial.metrics, "dsr"),
+    )
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float | None:

@@ -313,23 +313,22 @@ def _judge_holdout(session: ResearchSession, chosen: Sequence[Trial]) -> dict[in
         holding = int(trial.metrics["holding_bars"])
         weights = scores_to_weights(compute(trial.expression, panel), method=session.method, holding_bars=holding)
         result = run_backtest(panel, weights, session.config).slice(first)
-        sharpe = sharpe_per_period(result.net_returns)
+        sharpe, n_obs = sharpe_per_period(result.net_returns), len(result.net_returns)
+        bound = f"probability of a positive Sharpe ratio > {needed:g}"
+        said = f"over {n_obs} sealed bars; opening {opening} of this data set"
+        if math.isnan(sharpe):
+            record[str(trial.trial_id)] = {"net_sharpe": None, "psr": None, "n_obs": n_obs}
+            checks[trial.trial_id] = (
+                Check(name="holdout", figure=None, bound=bound, passed=False, note=f"nothing was earned or lost {said}"),
+            )
+            continue
         psr = probabilistic_sharpe_ratio(
-            sharpe=sharpe,
-            n_obs=len(result.net_returns),
-            skew=skewness(result.net_returns),
-            kurtosis=kurtosis(result.net_returns),
+            sharpe=sharpe, n_obs=n_obs, skew=skewness(result.net_returns), kurtosis=kurtosis(result.net_returns)
         )
-        record[str(trial.trial_id)] = {"net_sharpe": _annual(sharpe, session), "psr": psr, "n_obs": len(result.net_returns)}
+        net_sharpe = _annual(sharpe, session)
+        record[str(trial.trial_id)] = {"net_sharpe": net_sharpe, "psr": psr, "n_obs": n_obs}
         checks[trial.trial_id] = (
-            Check(
-                name="holdout",
-                figure=psr,
-                bound=f"probability of a positive Sharpe ratio > {needed:g}",
-                passed=psr > needed,
-                note=f"net Sharpe {_annual(sharpe, session):.2f} over {len(result.net_returns)} sealed bars; "
-                f"opening {opening} of this data set",
-            ),
+            Check(name="holdout", figure=psr, bound=bound, passed=psr > needed, note=f"net Sharpe {net_sharpe:.2f} {said}"),
         )
     service.record_holdout(session.lineage, session.run_id, record)
     return checks
@@ -348,6 +347,7 @@ def _finding(trial: Trial, checks: Sequence[Check], shared: _Shared) -> Finding:
         binding_constraint=bound,
         metrics=metrics,
         checks=tuple(checks),
+        hypothesis=trial.hypothesis,
     )
 
 

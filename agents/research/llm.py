@@ -7,10 +7,12 @@ call before it is made.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, InvalidToolCall, SystemMessage, ToolCall
 from langchain_core.tools import BaseTool
 from openai import OpenAIError
 from pydantic import SecretStr
@@ -23,6 +25,7 @@ from core.settings import ModelPrice, Settings
 
 _NO_KEY = "not-needed"
 """What is sent to a server of one's own that asks for no key."""
+_MAX_ERROR = 500
 
 
 def check_model(settings: Settings) -> None:
@@ -45,9 +48,12 @@ def plan_with_model(session: ResearchSession, state: PlannerState, tools: Sequen
 
     Raises
     ------
+    ConfigurationError
+        If no model is configured: the settings may have changed since the run began.
     ChatModelError
         If the model cannot be reached, refuses, or answers neither text nor tool calls.
     """
+    check_model(session.settings)
     spent = session.store.service.llm_cost(session.run_id)
     if spent >= session.budget.usd:
         return [AIMessage(content=f"The budget of {session.budget.usd:.2f} US dollars is used ({spent:.4f} spent).")]
@@ -60,20 +66,19 @@ def plan_with_model(session: ResearchSession, state: PlannerState, tools: Sequen
     try:
         answer = model.invoke([*opening, *history])
     except OpenAIError as error:
-        raise ChatModelError(
-            f"the model {session.settings.llm_model} failed: {error}. "
-            f"Nothing is lost: `aqf resume {session.run_id}` continues the run."
-        ) from error
+        raise _failure(session, "failed", error) from error
+    except (ValueError, TypeError, LookupError) as error:  # what langchain raises for a body it cannot read
+        raise _failure(session, "answered what cannot be read", error) from error
     if not isinstance(answer, AIMessage):
         raise ChatModelError(
             f"the model {session.settings.llm_model} answered {type(answer).__name__}, expected a message of its own."
         )
     _record_usage(session, answer)
-    if not answer.content and not answer.tool_calls and not answer.invalid_tool_calls:
-        raise ChatModelError(
-            f"the model {session.settings.llm_model} answered nothing. `aqf resume {session.run_id}` asks it again."
-        )
-    return [*opening, answer]
+    if not str(answer.text).strip() and not answer.tool_calls and not answer.invalid_tool_calls:
+        refusal = answer.additional_kwargs.get("refusal")
+        said = f"refused: {refusal}" if refusal else "answered nothing"
+        raise ChatModelError(f"the model {session.settings.llm_model} {said}. `aqf resume {session.run_id}` asks it again.")
+    return [*opening, _adopt(answer, state["step"])]
 
 
 def _build_model(settings: Settings) -> Any:
@@ -85,7 +90,59 @@ def _build_model(settings: Settings) -> Any:
         api_key=settings.openai_api_key or SecretStr(_NO_KEY),
         timeout=settings.llm_timeout_seconds,
         max_retries=settings.llm_max_retries,
+        use_responses_api=False,
     )
+
+
+def _failure(session: ResearchSession, what: str, error: Exception) -> ChatModelError:
+    text = str(error).strip().rstrip(".")
+    if session.settings.openai_api_key is not None:  # a server may quote the key it refuses
+        text = text.replace(session.settings.openai_api_key.get_secret_value(), "[OPENAI_API_KEY]")
+    return ChatModelError(
+        f"the model {session.settings.llm_model} {what}: {text[:_MAX_ERROR]}. "
+        f"Nothing is lost: `aqf resume {session.run_id}` continues the run."
+    )
+
+
+def _adopt(answer: AIMessage, step: int) -> AIMessage:
+    """Rebuild an answer so that the store can hold it, tool calls have ids of our own, and any server takes it back.
+
+    Servers leave ids out or repeat them from answer to answer, where ours name one call of the run (of nine letters and
+    digits, since some take no other); and some refuse a history with arguments that are not JSON.
+    """
+    valid, invalid = answer.tool_calls, answer.invalid_tool_calls
+    ids = [f"s{step:04d}c{position:03d}" for position in range(len(valid) + len(invalid))]
+    return AIMessage(
+        content=_storable(answer.content),
+        tool_calls=[
+            ToolCall(name=_tool_name(call["name"]), args=_storable(call["args"]), id=own, type="tool_call")
+            for call, own in zip(valid, ids, strict=False)
+        ],
+        invalid_tool_calls=[
+            InvalidToolCall(
+                name=_tool_name(call["name"]), args="{}", id=own, error=_storable(call["error"]), type="invalid_tool_call"
+            )
+            for call, own in zip(invalid, ids[len(valid) :], strict=True)
+        ],
+        usage_metadata=answer.usage_metadata,
+    )
+
+
+def _tool_name(name: str | None) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name or "unnamed")[:64]
+
+
+def _storable(value: Any) -> Any:
+    """Replace what Postgres cannot hold: NUL and halves of characters in text, NaN and infinity among numbers."""
+    if isinstance(value, str):
+        return value.replace("\0", "?").encode("utf-8", "replace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    return value
 
 
 def price_of(settings: Settings, model: str) -> tuple[ModelPrice, bool]:

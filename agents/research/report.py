@@ -6,9 +6,9 @@ a network, PNG charts, `report.json`) and rebuilt from what the store keeps.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,6 +20,7 @@ import numpy as np
 from agents.research.evaluation import load_returns
 from agents.research.gate import Finding, Judgement, record_verdicts
 from agents.research.memory import remember
+from agents.research.page import CHARTS, FIGURES, MIN_BARS_OF_YEAR, render_frame, render_page, show_check, show_figure
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
 from core.errors import StoreUnavailableError
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROMOTED, NOTHING_PROMOTED = "promoted", "nothing_promoted"
+_MAX_LABEL = 32
+_MARKDOWN = re.compile(r"[\\`*<|\[\]]")
 LEADERBOARD_COLUMNS = (
     "name",
     "family",
@@ -43,12 +46,13 @@ LEADERBOARD_COLUMNS = (
     "verdict",
     "binding_constraint",
     "expression",
+    "hypothesis",
     "trial_id",
     "tool_call_id",
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ResearchReport:
     """Tell the result of a run.
 
@@ -65,8 +69,10 @@ class ResearchReport:
         Trials ever made on this data set, and how many different ideas they are.
     tool_calls : tuple of mapping
         What the planner did, in order; findings refer to them by ``tool_call_id``.
+    config : mapping
+        How trials were made: costs, splits, method and seed; and the ``request`` and ``budget`` that make the run again.
     charts : mapping of str to bytes
-        PNG pictures by name.
+        PNG pictures of the best candidate by name: equity, drawdown, rank_ic_by_year, turnover.
     """
 
     run_id: str
@@ -91,12 +97,17 @@ class ResearchReport:
     usage: Mapping[str, Any]
     tool_calls: tuple[Mapping[str, Any], ...]
     code_version: str
-    charts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    charts: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def promoted(self) -> tuple[Finding, ...]:
         """The findings that passed everything."""
         return tuple(finding for finding in self.findings if finding.promoted)
+
+    @property
+    def best(self) -> Finding | None:
+        """The candidate that the charts show: the first that was promoted, else the best deflated Sharpe ratio."""
+        return next(iter((*self.promoted, *self.findings)), None)
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
@@ -127,61 +138,43 @@ class ResearchReport:
         """Rebuild a report from what :meth:`to_dict` gave, with the charts of `folder` if it has any."""
         kept = {name: value for name, value in values.items() if name not in {"promoted", "leaderboard"}}
         findings = tuple(Finding.from_dict(entry) for entry in values["leaderboard"])
-        charts = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))} if folder is not None else {}
+        pictures = {} if folder is None else {name: folder / f"{name}.png" for name in CHARTS}
+        charts = {name: path.read_bytes() for name, path in pictures.items() if path.is_file()}
         return cls(**{**kept, "tool_calls": tuple(values["tool_calls"])}, findings=findings, charts=charts)
 
     def to_markdown(self, *, rows: int = 12) -> str:
         """Return the report as Markdown: the verdict, its figures and the head of the leaderboard."""
-        lines = [f"# {self.question}", "", f"**{self.sentence}**", "", self.recalled.get("sentence", ""), ""]
-        lines += [f"- {label}: {value}" for label, value in self.key_figures()]
-        lines += [
-            "",
-            "| feature | rank IC | gross Sharpe | net Sharpe | turnover | break-even bps | DSR | verdict |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
+        lines = [f"# {_plain(self.question)}", "", f"**{_plain(self.sentence)}**", "", _plain(self.recalled["sentence"]), ""]
+        lines += [f"- {label}: {_plain(value)}" for label, value in self.key_figures()]
+        heads = ["feature", *(head for _, head, _ in FIGURES), "verdict"]
+        lines += ["", f"| {' | '.join(heads)} |", f"|---|{'---:|' * len(FIGURES)}---|"]
         for row in self.leaderboard_rows()[:rows]:
             verdict = PROMOTED if row["binding_constraint"] is None else f"rejected: {row['binding_constraint']}"
-            figures = [_show(row[key], digits) for key, digits in _SHOWN]
-            lines.append(f"| {row['name']} | {' | '.join(figures)} | {verdict} |")
+            figures = [show_figure(row[key], digits) for key, _, digits in FIGURES]
+            lines.append(f"| {' | '.join([_plain(row['name']), *figures, verdict])} |")
         if len(self.findings) > rows:
-            lines.append(f"\n{len(self.findings) - rows} more trials are in `report.json`.")
-        lines += ["", "Caveats of the data:", *(f"- {caveat}" for caveat in self.dataset["caveats"])]
+            lines += ["", f"{len(self.findings) - rows} more trials are in `report.json`."]
+        lines += ["", "Caveats of the data:", "", *(f"- {_plain(caveat)}" for caveat in self.dataset["caveats"])]
         return "\n".join(lines) + "\n"
 
     def key_figures(self) -> list[tuple[str, str]]:
-        """Return the figures all findings share, each with what it means."""
+        """Return the figures all findings share, each after its label."""
+        data = self.dataset
+        span = f"{data['name']}, {data['first']} to {data['last']}, {len(data['symbols'])} symbols"
+        counts = f"{self.n_trials} in this run, {self.n_trials_ledger} ever on this data"
         return [
-            (
-                "data",
-                f"{self.dataset['name']}, {self.dataset['first']} to {self.dataset['last']}, {len(self.dataset['symbols'])} symbols; sealed from {self.dataset['sealed_from']}",
-            ),
-            (
-                "trials",
-                f"{self.n_trials} in this run, {self.n_trials_ledger} ever on this data, {self.n_trials_effective} different ideas among them",
-            ),
-            ("best Sharpe ratio that pure noise would show after that many", _show(self.expected_best_noise_sharpe, 2)),
-            ("Hansen's SPA p-value", _show(self.spa_p, 3)),
-            ("probability of backtest overfitting, before costs", _show(self.pbo, 2)),
-            ("the same after costs (naive)", _show(self.pbo_net_naive, 2)),
+            ("data", f"{span}; sealed from {data['sealed_from']}"),
+            ("trials", f"{counts}, {self.n_trials_effective} different ideas among them"),
+            ("best Sharpe ratio that pure noise would show after that many", show_figure(self.expected_best_noise_sharpe, 2)),
+            ("Hansen's SPA p-value", show_figure(self.spa_p, 3)),
+            ("probability of backtest overfitting, before costs", show_figure(self.pbo, 2)),
+            ("the same after costs (naive)", show_figure(self.pbo_net_naive, 2)),
             ("hold-out", "opened" if self.holdout_opened else "still sealed"),
         ]
 
     def to_html(self) -> str:
         """Return the report as one page that needs no network: pictures are inside it."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-        environment = Environment(
-            loader=PackageLoader("agents.research"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["show"] = _show
-        pictures = {name: base64.b64encode(picture).decode() for name, picture in self.charts.items()}
-        return environment.get_template("report.html.j2").render(
-            report=self, rows=self.leaderboard_rows(), pictures=pictures, columns=_SHOWN
-        )
+        return render_page(self)
 
     def save(self, folder: str | Path) -> Path:
         """Write `report.html`, `report.json` and the charts, and return the page's path.
@@ -205,10 +198,10 @@ class ResearchReport:
         return folder / "report.html"
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        return render_frame(self)
 
-
-_SHOWN = (("rank_ic", 4), ("gross_sharpe", 2), ("net_sharpe", 2), ("turnover", 1), ("break_even_bps", 1), ("dsr", 3))
+    def __repr__(self) -> str:
+        return f"ResearchReport({self.run_id}, {self.verdict}, {self.n_trials} trials: {self.sentence})"
 
 
 def judgement_to_dict(judgement: Judgement) -> dict[str, Any]:
@@ -276,6 +269,8 @@ def build_report(session: ResearchSession, state: PlannerState) -> ResearchRepor
             "splits": asdict(session.splits),
             "method": session.method,
             "seed": session.request.seed,
+            "request": session.request.to_dict(),
+            "budget": asdict(session.budget),
         },
         usage=usage,
         tool_calls=calls,
@@ -291,18 +286,19 @@ def _sentence(session: ResearchSession, findings: Sequence[Finding], judgement: 
         best = promoted[0]
         names = ", ".join(finding.name for finding in promoted)
         return (
-            f"Promoted: {names}. The best has a net Sharpe ratio of {best.metrics['net_sharpe']:.2f} out of sample after costs, a deflated Sharpe "
-            f"ratio of {best.metrics['dsr']:.3f} against {effective} different ideas, and the sealed hold-out agreed."
+            f"Promoted: {names}. The best has a net Sharpe ratio of {best.metrics['net_sharpe']:.2f} out of sample after costs "
+            f"and a deflated Sharpe ratio of {best.metrics['dsr']:.3f} against {effective} different ideas, and the sealed "
+            "hold-out agreed."
         )
     if not findings:
         return f"Nothing was promoted: no idea could be tried on {session.dataset.name}."
     best = findings[0]
     failed = next(check for check in best.checks if not check.passed)
-    figure = "" if failed.figure is None else f" of {failed.figure:.3f} where {failed.bound} is needed"
+    trials = "1 trial" if len(findings) == 1 else f"{len(findings)} trials"
     return (
-        f"Nothing that survives was found among {len(findings)} trials: the best, {best.name}, has a net Sharpe ratio of "
-        f"{best.metrics['net_sharpe']:.2f} after costs and is stopped by {failed.name}{figure}, "
-        f"counting {effective} different ideas tried on this data."
+        f"Nothing that survives was found among {trials}: the best, {best.name}, has a net Sharpe ratio of "
+        f"{best.metrics['net_sharpe']:.2f} after costs and is stopped by {failed.name} "
+        f"({show_check(failed)}, needed {failed.bound}), counting {effective} different ideas tried on this data."
     )
 
 
@@ -328,28 +324,34 @@ def _draw(session: ResearchSession, findings: Sequence[Finding]) -> dict[str, by
 
     from backtest.charts import draw_drawdown, draw_equity, draw_rank_ic_by_year, draw_turnover
 
-    best = findings[0]
+    best = next((finding for finding in findings if finding.promoted), findings[0])
     trial = session.store.researcher.list_trials({"trial_id": best.trial_id})[0]
     series = load_returns(session.store.artifacts, trial.returns_uri)
     index = session.panel.index[-trial.n_obs :]
     returns = np.nan_to_num(session.panel.returns()[-trial.n_obs :])
-    held = np.cumprod(1.0 + returns, axis=0).mean(axis=1)
+    label = best.name if len(best.name) <= _MAX_LABEL else f"{best.name[: _MAX_LABEL - 1]}…"
     equity = {
-        best.name: pd.Series(np.cumprod(1.0 + series["net"]), index=index),
-        "buy and hold": pd.Series(held, index=index),
+        label: pd.Series(np.cumprod(1.0 + series["net"]), index=index),
+        "buy and hold": pd.Series(np.cumprod(1.0 + returns, axis=0).mean(axis=1), index=index),
         "equal weight": pd.Series(np.cumprod(1.0 + returns.mean(axis=1)), index=index),
     }
-    by_year = {int(year): value for year, value in best.metrics["rank_ic_by_year"].items()}
-    return {
-        "equity": draw_equity(equity),
+    measured = pd.Series(series["rank_ic"], index=index).groupby(index.year).agg(["count", "mean"])
+    enough = measured["mean"][measured["count"] >= MIN_BARS_OF_YEAR]
+    by_year = {int(year): float(mean) for year, mean in zip(enough.index, enough, strict=True)}
+    pictures = {
         "drawdown": draw_drawdown(equity),
-        "rank_ic_by_year": draw_rank_ic_by_year(by_year),
         "turnover": draw_turnover(pd.Series(series["turnover"], index=index)),
     }
+    if (equity[label] > 0.0).all():  # an account that was ruined has no place on a log scale
+        pictures["equity"] = draw_equity(equity, title="Growth of 1, log scale")
+    if by_year:
+        pictures["rank_ic_by_year"] = draw_rank_ic_by_year(by_year)
+    return pictures
 
 
-def _show(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
+def _plain(text: str) -> str:
+    """Write text on one line, so that Markdown shows it as it is."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _json_safe(value: Any) -> Any:

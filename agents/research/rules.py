@@ -1,8 +1,8 @@
 """The planner that needs no model: it reads the state and decides by what was measured.
 
 Its decisions, in order: are the vectors missing or stale; is there something to prune; is there a proposed feature without
-a trial; does the budget allow another batch, and if so of which ideas (:mod:`agents.research.search`). When nothing is
-left to do it says why and stops.
+a trial; does the budget allow another batch, and if so of which ideas (:mod:`agents.research.search`). Vectors that cannot
+be had on this data are let be. When nothing is left to do it says why and stops.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from agents.research.vectors import EMB_TYPE
 WINDOW, STRIDE = 128, 21
 MIN_BARS_FOR_VECTORS = 1_000
 _BATCH, _MAX_BATCH = 8, 64
+_VECTOR_TOOLS = ("refresh_vector_store", "prune_vectors", "score_signal_cluster")
 _PRUNE = {"max_age_days": 5_475, "min_t_stat": 1.0}
 
 
@@ -33,7 +34,9 @@ def plan_next(session: ResearchSession, state: PlannerState) -> AIMessage:
 
 def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | None:
     done = state.get("vectors", {})
-    if not session.request.vectors or session.panel.n_bars < MIN_BARS_FOR_VECTORS:
+    if not session.request.vectors or session.panel.n_bars < MIN_BARS_FOR_VECTORS or "score_signal_cluster" in done:
+        return None
+    if any(row["tool"] in _VECTOR_TOOLS and row["error"] for row in session.store.researcher.list_tool_calls(session.run_id)):
         return None
     if "refresh_vector_store" not in done:
         known = session.store.researcher.count_embeddings(session.dataset, EMB_TYPE)
@@ -47,15 +50,13 @@ def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | 
         counted = done["prune_vectors"]
         reason = f"{counted['selected']} of {counted['examined']} vectors are old and weak: archive them."
         return _call(state, reason, "prune_vectors", [{**_PRUNE, "dry_run": False}])
-    if "score_signal_cluster" not in done:
-        symbol = session.panel.symbols[0]
-        return _call(
-            state,
-            f"See what followed windows like the latest one of {symbol}.",
-            "score_signal_cluster",
-            [{"symbol": symbol, "count": 50}],
-        )
-    return None
+    symbol = session.panel.symbols[0]
+    return _call(
+        state,
+        f"See what followed windows like the latest one of {symbol}.",
+        "score_signal_cluster",
+        [{"symbol": symbol, "count": 50}],
+    )
 
 
 def _plan_backtests(session: ResearchSession, state: PlannerState) -> AIMessage | None:
@@ -75,7 +76,7 @@ def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
     left = session.budget.trials - len(summaries)
     if left <= 0:
         return AIMessage(content=f"The budget of {session.budget.trials} trials is used.")
-    rounds = max(1, (session.budget.steps - state.get("step", 0)) // 2)
+    rounds = max(1, (session.budget.steps - state.get("step", 0)) // 2 - 1)  # the last makes up for ideas that failed
     batch = min(left, max(_BATCH, min(_MAX_BATCH, math.ceil(left / rounds))))
     tried = [_tried(summary) for summary in summaries]
     known = session.known_expressions()

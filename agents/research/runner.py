@@ -21,13 +21,14 @@ from agents.research.report import ResearchReport, report_folder
 from agents.research.request import Budget, ResearchRequest
 from agents.research.session import MIN_BARS, Event, EventHandler, ResearchSession, ignore_event
 from core.clock import Clock, SystemClock
-from core.errors import AQFError, ConfigurationError, MissingDataError, StoreConflictError
+from core.errors import AQFError, ConfigurationError, DataError, MissingDataError, StoreConflictError
 from core.market import dataset_info, list_datasets, load_dataset
 from core.provenance import code_version
 from core.settings import Settings
 from core.store.opening import Store, open_store
 from core.store.postgres import translated_errors
 from core.store.records import Dataset, Run, RunStatus
+from features import parse
 
 PlannerChoice = Literal["auto", "rules", "llm"]
 
@@ -117,7 +118,8 @@ def run_planner(
     context : ResearchContext, optional
         An open store to work in; opened from the environment, and closed again, when None.
     thread_id : str, optional
-        Name of the run's thread. An unfinished run of that name is resumed; a finished one is returned.
+        Name of the run's thread. An unfinished run of that name is resumed, with the budget it began with; a finished one
+        is returned.
     on_event : callable, optional
         Called with an :class:`Event` after every step.
     seed : int, optional
@@ -130,7 +132,7 @@ def run_planner(
     Raises
     ------
     ConfigurationError
-        If settings, budget or request cannot be used.
+        If settings, budget or request cannot be used, or the thread belongs to another request.
     DataError
         If the data set is unknown or too short.
     ChatModelError
@@ -144,9 +146,15 @@ def run_planner(
     request = ResearchRequest(**{**request.__dict__, **changes})
     with _borrowed(context) as open_context:
         chosen = _choose_planner(planner, open_context.settings)
+        _check_candidates(request)
         service = open_context.store.service
         if thread_id is not None:
             known = [run for run in service.list_runs(limit=100_000) if run.thread_id == thread_id]
+            if known and ResearchRequest.from_dict(known[0].request) != request:
+                raise ConfigurationError(
+                    f"the thread {thread_id!r} belongs to another request, {known[0].request['question']!r} on "
+                    f"{known[0].request['dataset']}: choose another `thread_id`, or `aqf resume {known[0].run_id}`."
+                )
             if known:
                 return resume_run(known[0].run_id, context=open_context, on_event=on_event)
         data = ensure_dataset(open_context.store, request.dataset)
@@ -218,6 +226,14 @@ def _choose_planner(planner: PlannerChoice, settings: Settings) -> PlannerName:
     return planner
 
 
+def _check_candidates(request: ResearchRequest) -> None:
+    for candidate in request.candidates:
+        try:
+            parse(candidate.expression)
+        except DataError as error:
+            raise ConfigurationError(f"the candidate {candidate.name} cannot be tried: {error}") from error
+
+
 def _build_session(
     context: ResearchContext,
     run_id: uuid.UUID,
@@ -269,9 +285,7 @@ def _drive(context: ResearchContext, session: ResearchSession, run: Run) -> Rese
 @contextmanager
 def _checkpointer(store: Store, run_id: uuid.UUID) -> Iterator[PostgresSaver]:
     """Open the saver on a connection that also holds the run's lock, so that no second process drives the same run."""
-    conninfo = make_conninfo(
-        store.conninfo, options="-c search_path=langgraph -c client_min_messages=warning", application_name="aqf-checkpoints"
-    )
+    conninfo = make_conninfo(store.conninfo, application_name="aqf-checkpoints")
     with (
         translated_errors(),
         psycopg.connect(conninfo, autocommit=True, prepare_threshold=0, row_factory=dict_row) as connection,
@@ -279,9 +293,13 @@ def _checkpointer(store: Store, run_id: uuid.UUID) -> Iterator[PostgresSaver]:
         row = connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0)) as mine", [str(run_id)]).fetchone()
         if row is None or not row["mine"]:
             raise StoreConflictError(f"run {run_id} is being worked on by another process: wait for it, or end it.")
+        connection.execute("set client_min_messages to warning")
+        connection.execute("select pg_advisory_lock(hashtext('langgraph'))")
         connection.execute("create schema if not exists langgraph")
+        connection.execute("set search_path to langgraph")
         saver = PostgresSaver(connection)
         saver.setup()
+        connection.execute("select pg_advisory_unlock(hashtext('langgraph'))")
         yield saver
 
 

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.research.request import Candidate
-from core.errors import ExpressionError
+from core.errors import DataError, ExpressionError
 from features import parse
 from features.alphas import library_for
 from features.grammar import crossover, mutate, random_expression
 
 STRONG_T = 2.0
+FIRST_LOOK = 24
+"""Trials spread over all families before half of each batch goes to refining what measured best."""
 _ATTEMPTS_PER_IDEA = 40
+_REFINED = 3
+_WINDOW = re.compile(r"(?<=, )\d+(?=\))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,13 @@ def propose_ideas(
         offer(candidate)
     for candidate in _opposites(tried):
         offer(candidate)
-    for candidate in _library(question, fields, tried):
+    library = _library(question, fields, tried)
+    refined = []
+    if len(tried) >= FIRST_LOOK:
+        refined = [candidate for candidate in _refinements(tried) if not known(parse(candidate.expression).sha256)]
+    for candidate in refined[: n // 2]:
+        offer(candidate)
+    for candidate in [*library, *refined]:
         offer(candidate)
     for _ in range(_ATTEMPTS_PER_IDEA * n):
         if len(offered) >= n:
@@ -133,6 +143,36 @@ def _library(question: str, fields: Sequence[str], tried: Sequence[Tried]) -> li
         if not queues[family]:
             del queues[family]
     return ordered
+
+
+def _refinements(tried: Sequence[Tried]) -> list[Candidate]:
+    """Tune what measured best, one window at a time, and smooth it; the best idea's refinements come first."""
+    strong = sorted(
+        (idea for idea in tried if idea.rank_ic_t is not None and idea.rank_ic_t > STRONG_T),
+        key=lambda idea: -(idea.rank_ic_t or 0.0),
+    )
+    candidates = []
+    for idea in strong[:_REFINED]:
+        texts = [f"ts_mean({idea.expression}, {window})" for window in (3, 5)]
+        for match in _WINDOW.finditer(idea.expression):
+            for factor in (0.5, 0.7, 1.5, 2.0):
+                window = max(2, round(int(match[0]) * factor))
+                texts.append(f"{idea.expression[: match.start()]}{window}{idea.expression[match.end() :]}")
+        for text in texts:
+            try:
+                expression = parse(text)
+            except DataError:
+                continue
+            candidates.append(
+                Candidate(
+                    name=f"{idea.name.split('~')[0]}~{expression.sha256[:4]}",
+                    expression=expression.text,
+                    family=idea.family,
+                    parents=(idea.expression,),
+                    hypothesis=f"A refinement of {idea.name}, whose rank IC had a t-statistic of {idea.rank_ic_t:.1f}.",
+                )
+            )
+    return candidates
 
 
 def _variation(fields: Sequence[str], tried: Sequence[Tried], rng: np.random.Generator) -> Candidate | None:

@@ -93,15 +93,13 @@ class ResearchSession:
         return WalkForward(min_train, 126)
 
     def known_expressions(self) -> set[str]:
-        """Return the hashes of what any run tried on this data set, and of what this run has proposed."""
+        """Return the hashes of what any run tried on this data set, and of what this run has proposed, accepted or not."""
         store = self.store.researcher
         rows = store.gateway.select(
             "trial_results", columns=("expression_sha256",), where={"dataset_id": self.dataset.dataset_id}
         )
         proposed = [
-            row["arguments"]["expression"]
-            for row in store.list_tool_calls(self.run_id)
-            if row["error"] is None and row["tool"] == "propose_new_feature"
+            row["arguments"]["expression"] for row in store.list_tool_calls(self.run_id) if row["tool"] == "propose_new_feature"
         ]
         return {row["expression_sha256"] for row in rows} | {parse(expression).sha256 for expression in proposed}
 

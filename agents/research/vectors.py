@@ -1,8 +1,9 @@
 """Keeps the vector memory of a data set fresh: claim a request, encode windows, store them, switch versions.
 
-An encoder is trained on the first three fifths of the bars a researcher may see, and says so in `trained_until`; windows
-that end before that are marked in-sample. A new encoding gets a version of its own, so that neighbours are never sought
-across two encoders.
+The memory is the data set's, so that it covers every symbol whichever part of them a run looks at. An encoder is trained
+on the first three fifths of the bars a researcher may see, and says so in `trained_until`; windows that end before that
+are marked in-sample. A new encoding gets a version of its own, so that neighbours are never sought across two encoders or
+two data sets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from agents.research.session import ResearchSession
 from core.errors import DataError, ToolFailed
 from core.market.panel import FloatArray, Panel
 from core.store.gateway import Row
-from core.store.records import EmbeddingJob
+from core.store.records import JobStatus
 from features.encoders import get_encoder
 from features.encoders.base import Embeddings
 from features.labels import forward_returns
@@ -31,7 +32,7 @@ TRAINED_FRACTION = 0.6
 
 
 def refresh_vectors(session: ResearchSession, *, window: int, stride: int) -> Mapping[str, Any]:
-    """Ask for fresh windows, then do the work that is asked for.
+    """Ask for fresh windows, then do the work that was asked for; requests of others are left to them.
 
     Returns
     -------
@@ -41,7 +42,7 @@ def refresh_vectors(session: ResearchSession, *, window: int, stride: int) -> Ma
     Raises
     ------
     ToolFailed
-        If the data set is too short for its windows.
+        If the data set is too short for its windows, or a worker was faster than this run.
     """
     store = session.store.researcher
     payload = {
@@ -49,36 +50,32 @@ def refresh_vectors(session: ResearchSession, *, window: int, stride: int) -> Ma
         "windows": {"window": window, "stride": stride},
         "metadata": {"run_id": str(session.run_id)},
     }
-    wanted = store.request_refresh(payload)
-    for job in store.claim_jobs(n=16):
-        if job.dataset_id != session.dataset.dataset_id:
-            continue
-        try:
-            result = _encode(session, job)
-        except DataError as error:
-            store.finish_job(job.job_id, error=str(error))
-            if job.job_id == wanted:
-                raise ToolFailed(f"the windows of {session.dataset.name} cannot be encoded: {error}") from error
-            continue
-        store.finish_job(job.job_id)
-        if job.job_id == wanted:
-            return result
-    raise ToolFailed("another worker took the request; its vectors will be there in the next run.")
+    job_id = store.request_refresh(payload)
+    waiting = {"job_id": job_id, "status": JobStatus.PENDING}
+    if not store.gateway.update("embedding_jobs", {"status": JobStatus.RUNNING, "attempts": 1}, where=waiting):
+        raise ToolFailed("another worker took the request; its vectors will be there in the next run.")
+    try:
+        result = _encode(session, window=window, stride=stride)
+    except DataError as error:
+        store.finish_job(job_id, error=str(error))
+        raise ToolFailed(f"the windows of {session.dataset.name} cannot be encoded: {error}") from error
+    store.finish_job(job_id)
+    return result
 
 
-def _encode(session: ResearchSession, job: EmbeddingJob) -> Mapping[str, Any]:
-    panel, store = session.panel, session.store.researcher
-    window, stride = int(job.windows["window"]), int(job.windows["stride"])
+def _encode(session: ResearchSession, *, window: int, stride: int) -> Mapping[str, Any]:
+    store = session.store.researcher
+    panel = store.load_panel(session.dataset) if session.request.symbols else session.panel
     windows = rolling_windows(panel, window=window, stride=stride)
     trained_bars = int(panel.n_bars * TRAINED_FRACTION)
     encoder = get_encoder(ENCODER).fit(windows.values[windows.end < trained_bars])
-    version = f"{encoder.version}-{encoder.sha256[:12]}-w{window}"
+    version = f"{encoder.version}-{encoder.sha256[:12]}-w{window}-{session.dataset.name}-v{session.dataset.version}"
     trained_until = panel.index[trained_bars - 1].to_pydatetime()
     store.register_embedding_version(
         session.dataset, emb_type=EMB_TYPE, emb_version=version, encoder_sha256=encoder.sha256, trained_until=trained_until
     )
     vectors = encoder.encode(windows.values)
-    rows = _rows(session, windows, vectors, version, trained_bars)
+    rows = _rows(session, panel, windows, vectors, version, trained_bars)
     store.save_embeddings(rows)
     store.activate_embedding_version(EMB_TYPE, version)
     return {
@@ -90,8 +87,9 @@ def _encode(session: ResearchSession, job: EmbeddingJob) -> Mapping[str, Any]:
     }
 
 
-def _rows(session: ResearchSession, windows: Windows, vectors: Embeddings, version: str, trained_bars: int) -> list[Row]:
-    panel = session.panel
+def _rows(
+    session: ResearchSession, panel: Panel, windows: Windows, vectors: Embeddings, version: str, trained_bars: int
+) -> list[Row]:
     labels = forward_returns(panel, horizon=LABEL_HORIZON)
     spread = _trailing_volatility(panel) * np.sqrt(LABEL_HORIZON)
     tags = regime_at(panel, windows.end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import click
@@ -34,16 +35,18 @@ def calibrate(
     as_json: bool,
 ) -> None:
     """Run the whole planner on synthetic markets and count in how many something is promoted."""
-    from agents import ResearchContext
-    from agents.research.calibration import calibrate_market, wilson_interval
-
     if edge == "none":
         planted = None
     else:
         try:
             planted = float(edge)
         except ValueError:
-            raise click.BadParameter(f"must be a number or none, was {edge}", param_hint="--edge") from None
+            planted = math.nan
+        if not math.isfinite(planted):
+            raise click.BadParameter(f"must be a number or none, was {edge}.", param_hint="--edge")
+    from agents import ResearchContext
+    from agents.research.calibration import calibrate_market, wilson_interval
+
     verdicts = []
     with ResearchContext.from_settings() as context:
         for number in range(markets):

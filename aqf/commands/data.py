@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,17 @@ def load(name: str, as_json: bool) -> None:
         _report_dataset(ensure_dataset(store, name), as_json)
 
 
+def _check_name(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise click.BadParameter(
+            f"must be 1 to 100 letters, digits, `_`, `.` and `-`, the first a letter or digit, was {name!r}."
+        )
+    return name
+
+
 @data.command(name="import", epilog="Example:  aqf data import prices.csv --name mine --sealed-from 2022-01-01")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Name of the data set.")
+@click.option("--name", required=True, callback=_check_name, help="Name of the data set.")
 @click.option(
     "--sealed-from",
     type=click.DateTime(["%Y-%m-%d"]),

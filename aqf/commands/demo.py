@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from aqf.commands.research import as_json, out_folder, show_report
 QUESTION = "Is there a short-horizon reversal in these twenty stocks, or anything else that survives costs?"
 _DATASETS = ("sp500_20", "sp500", "vix")
 _PLANTED_SHARPE = 2.5
+_CALIBRATION_SEED = 0
 
 
 @click.command(epilog="Example:  aqf demo --quick")
@@ -22,22 +24,23 @@ _PLANTED_SHARPE = 2.5
 @as_json
 def demo(quick: bool, seed: int, out: Path | None, as_json: bool) -> None:
     """Do real research on twenty real US stocks (1990 to 2022), then show that a planted edge is found and noise rejected."""
-    from agents import Budget, ResearchContext, run_planner
-    from agents.research.calibration import calibrate_market
-    from agents.research.runner import ensure_dataset
-    from core.errors import AQFError
-
     started = time.perf_counter()
     trials, bars = (40, 2_500) if quick else (78, 3_000)
     tell = (lambda message: None) if as_json else screen.say
-    with ResearchContext.from_settings() as context:
-        for name in _DATASETS:
-            dataset = ensure_dataset(context.store, name)
-            tell(
-                f"{name}: {dataset.n_bars} bars x {len(dataset.symbols)} symbols, "
-                f"{dataset.first_ts:%Y} to {dataset.last_ts:%Y}, sealed from {dataset.sealed_from:%Y-%m-%d}"
-            )
+    with ExitStack() as stack:
         with screen.Progress(quiet=as_json) as progress:
+            from agents import Budget, ResearchContext, run_planner
+            from agents.research.calibration import calibrate_market
+            from agents.research.runner import ensure_dataset
+            from core.errors import AQFError
+
+            context = stack.enter_context(ResearchContext.from_settings())
+            for name in _DATASETS:
+                dataset = ensure_dataset(context.store, name)
+                progress.say(
+                    f"{name}: {dataset.n_bars} bars x {len(dataset.symbols)} symbols, "
+                    f"{dataset.first_ts:%Y} to {dataset.last_ts:%Y}, sealed from {dataset.sealed_from:%Y-%m-%d}"
+                )
             report = run_planner(
                 QUESTION,
                 dataset="sp500_20",
@@ -50,10 +53,17 @@ def demo(quick: bool, seed: int, out: Path | None, as_json: bool) -> None:
         if not as_json:
             show_report(context, report, out=out, as_json=False)
         tell("\nCalibration: the same planner and the same gate on two synthetic markets whose truth is known.")
-        planted = calibrate_market(context, seed=seed, edge=_PLANTED_SHARPE, n_bars=bars, trials=trials)
-        tell(f"  with a planted reversal (net Sharpe {_PLANTED_SHARPE:g}): {planted.sentence}")
-        noise = calibrate_market(context, seed=seed, edge=None, n_bars=bars, trials=trials)
-        tell(f"  without any edge: {noise.sentence}")
+        verdicts = {}
+        for what, edge in (
+            (f"with a planted reversal (net Sharpe {_PLANTED_SHARPE:g})", _PLANTED_SHARPE),
+            ("without any edge", None),
+        ):
+            with screen.Progress(quiet=as_json, lines=False) as progress:
+                verdicts[edge] = calibrate_market(
+                    context, seed=_CALIBRATION_SEED, edge=edge, n_bars=bars, trials=trials, on_event=progress.on_event
+                )
+            tell(f"  {what}: {verdicts[edge].sentence}")
+        planted, noise = verdicts[_PLANTED_SHARPE], verdicts[None]
         seconds = time.perf_counter() - started
         if as_json:
             calibration = {"planted_found": planted.found, "noise_rejected": not noise.found, "planted": planted.promoted}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,13 +49,14 @@ def plan(
     as_json: bool,
 ) -> None:
     """Do research on QUESTION and print what was found, usually "nothing that survives"."""
-    from agents import Budget, ResearchContext, ResearchRequest, run_planner
-
-    wanted = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
-    request = ResearchRequest(question=question, dataset=dataset, symbols=wanted, seed=seed)
-    budget = Budget(steps=steps, trials=trials, usd=usd, seconds=seconds)
-    with ResearchContext.from_settings() as context:
+    with ExitStack() as stack:
         with screen.Progress(quiet=as_json) as progress:
+            from agents import Budget, ResearchContext, ResearchRequest, run_planner
+
+            wanted = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
+            request = ResearchRequest(question=question, dataset=dataset, symbols=wanted, seed=seed)
+            budget = Budget(steps=steps, trials=trials, usd=usd, seconds=seconds)
+            context = stack.enter_context(ResearchContext.from_settings())
             report = run_planner(request, budget=budget, planner=planner, context=context, on_event=progress.on_event)
         show_report(context, report, out=out, as_json=as_json)
 
@@ -65,10 +67,11 @@ def plan(
 @as_json
 def resume(run: str, out: Path | None, as_json: bool) -> None:
     """Continue RUN (its id or the beginning of it) from its last step; no trial is made twice."""
-    from agents import ResearchContext, resume_run
-
-    with ResearchContext.from_settings() as context:
+    with ExitStack() as stack:
         with screen.Progress(quiet=as_json) as progress:
+            from agents import ResearchContext, resume_run
+
+            context = stack.enter_context(ResearchContext.from_settings())
             report = resume_run(run, context=context, on_event=progress.on_event)
         show_report(context, report, out=out, as_json=as_json)
 
@@ -78,11 +81,12 @@ def resume(run: str, out: Path | None, as_json: bool) -> None:
 @as_json
 def runs(limit: int, as_json: bool) -> None:
     """List the newest runs."""
-    from agents import ResearchContext
+    from core.settings import Settings
+    from core.store import open_store
 
-    with ResearchContext.from_settings() as context:
-        found = context.store.service.list_runs(limit)
-        names = {dataset.dataset_id: dataset.name for dataset in context.store.service.list_datasets()}
+    with open_store(Settings.load()) as store:
+        found = store.service.list_runs(limit)
+        names = {dataset.dataset_id: dataset.name for dataset in store.service.list_datasets()}
     rows: list[dict[str, Any]] = [
         {
             "run_id": str(run.run_id),

@@ -273,10 +273,10 @@ class EmbeddedPostgres:
 
     def _create_cluster(self, place: Path, binaries: Path, account: _Account) -> None:
         data = place / "data"
-        if (data / "PG_VERSION").is_file():
-            return
         for leftover in place.glob("data.new-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        if (data / "PG_VERSION").is_file():
+            return
         new = place / f"data.new-{secrets.token_hex(4)}"
         command = [
             str(binaries / "initdb"),

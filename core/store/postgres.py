@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,13 +72,8 @@ class PostgresGateway:
     """
 
     def __init__(self, conninfo: str, *, role: str | None = None, max_connections: int = 6) -> None:
-        options = f"-c search_path=public,extensions -c timezone=UTC -c statement_timeout={_STATEMENT_MILLISECONDS}"
-        if role is not None:
-            options += f" -c role={role}"
         with translated_errors():
-            self.conninfo = make_conninfo(
-                conninfo, options=options, application_name="aqf", connect_timeout=int(_CONNECT_SECONDS)
-            )
+            self.conninfo = make_conninfo(conninfo, application_name="aqf", connect_timeout=int(_CONNECT_SECONDS))
         self.role = role
         self._pool = ConnectionPool(
             self.conninfo,
@@ -88,17 +83,18 @@ class PostgresGateway:
             reconnect_timeout=_CONNECT_SECONDS,
             open=False,
             kwargs={"autocommit": True, "row_factory": dict_row},
-            configure=_configure,
+            configure=self._configure,
             name=f"aqf-{role}",
         )
-        self._types: dict[str, dict[str, str]] = {}
+        self._types: dict[str, dict[str, int]] = {}
         self._types_lock = threading.Lock()
         self._opened = False
 
     def open(self) -> PostgresGateway:
         """Connect once, so that an unreachable database is an error here and not later."""
         with translated_errors():
-            psycopg.connect(self.conninfo).close()
+            with psycopg.connect(self.conninfo, autocommit=True) as connection:
+                self._configure(connection)
             self._pool.open()
             self._opened = True
         return self
@@ -107,6 +103,16 @@ class PostgresGateway:
         """Close every connection."""
         if self._opened:
             self._pool.close()
+
+    def _configure(self, connection: psycopg.Connection[Any]) -> None:
+        """Prepare a session by statements: connection poolers refuse the same as start-up options."""
+        connection.execute("set search_path to public, extensions")
+        connection.execute("set timezone to 'UTC'")
+        connection.execute(f"set statement_timeout to {_STATEMENT_MILLISECONDS}")
+        if self.role is not None:
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(self.role)))
+        register_vector(connection)
+        connection.adapters.register_dumper(dict, JsonbDumper)
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Row]]:
@@ -146,7 +152,7 @@ class PostgresGateway:
         line = sql.SQL("({})").format(sql.SQL(", ").join([sql.Placeholder()] * len(columns)))
         step = max(1, _MAX_PARAMETERS // len(columns))
         stored: list[Row] = []
-        with self.connection() as connection, connection.transaction():
+        with self.connection() as connection, connection.transaction() if len(rows) > step else nullcontext():
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
                 query = sql.SQL("insert into {} ({}) values {} returning *").format(
@@ -204,11 +210,13 @@ class PostgresGateway:
         with self.connection() as connection:
             return connection.execute(query, [_value(value) for value in arguments.values()]).fetchall()
 
-    def _column_types(self, table: str) -> dict[str, str]:
+    def _column_types(self, table: str) -> dict[str, int]:
+        """Return the type each column is copied as, by object id; an enumeration is copied as the text it is."""
         with self._types_lock:
             if table not in self._types:
                 query = (
-                    "select a.attname as name, t.typname as type from pg_catalog.pg_attribute a "
+                    "select a.attname as name, case when t.typtype = 'e' then 'text'::regtype::oid else t.oid end as type "
+                    "from pg_catalog.pg_attribute a "
                     "join pg_catalog.pg_type t on t.oid = a.atttypid "
                     "where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped"
                 )
@@ -216,11 +224,6 @@ class PostgresGateway:
                     rows = connection.execute(query, [f'public."{table}"']).fetchall()
                 self._types[table] = {row["name"]: row["type"] for row in rows}
             return self._types[table]
-
-
-def _configure(connection: psycopg.Connection[Any]) -> None:
-    register_vector(connection)
-    connection.adapters.register_dumper(dict, JsonbDumper)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

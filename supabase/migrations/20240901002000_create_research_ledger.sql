@@ -225,6 +225,9 @@ begin
     update public.feature_registry f set status = 'rejected', reason = p_reason
     where f.feature_id = p_feature_id and f.status <> 'promoted';
   end if;
+  if not exists (select from public.feature_registry f where f.feature_id = p_feature_id) then
+    raise exception 'unknown feature %', p_feature_id using errcode = 'foreign_key_violation';
+  end if;
 end
 $$;
 revoke execute on function public.record_verdict(uuid, uuid, boolean, text) from public, anon, authenticated;
@@ -404,7 +407,8 @@ create policy researcher_appends on public.tool_calls for insert to researcher w
 drop policy if exists researcher_reads on public.feature_registry;
 create policy researcher_reads on public.feature_registry for select to researcher using (true);
 drop policy if exists researcher_proposes on public.feature_registry;
-create policy researcher_proposes on public.feature_registry for insert to researcher with check (status = 'proposed');
+create policy researcher_proposes on public.feature_registry for insert to researcher
+  with check (status = 'proposed' and not meta ? 'promoted_on');
 drop policy if exists researcher_reads on public.trials;
 create policy researcher_reads on public.trials for select to researcher using (true);
 drop policy if exists researcher_appends on public.trials;

@@ -47,7 +47,7 @@ create table if not exists public.signal_embeddings (
 comment on column public.signal_embeddings.time_range is 'First and last bar of the window, both included; the vector uses nothing after it.';
 comment on column public.signal_embeddings.label_end is 'When the label became known; neighbours are offered only to times after it.';
 create index if not exists signal_embeddings_dataset_id on public.signal_embeddings (dataset_id);
-create index if not exists signal_embeddings_version on public.signal_embeddings (emb_type, emb_version);
+create index if not exists signal_embeddings_version on public.signal_embeddings (emb_type, emb_version, dataset_id);
 create index if not exists signal_embeddings_hnsw on public.signal_embeddings
   using hnsw ((embedding::extensions.halfvec(320)) extensions.halfvec_cosine_ops);
 
@@ -142,7 +142,10 @@ begin
   select v.* into v_version from public.embedding_versions v
   where v.emb_type = match_signal_embeddings.emb_type and v.status = 'active'
     and (filter ->> 'dataset_id' is null or v.dataset_id = (filter ->> 'dataset_id')::uuid);
+  -- The index holds all versions: go on past those that do not count until there are enough, however many there are.
   perform pg_catalog.set_config('hnsw.iterative_scan', 'strict_order', true);
+  perform pg_catalog.set_config('hnsw.max_scan_tuples', '2147483647', true);
+  perform pg_catalog.set_config('hnsw.scan_mem_multiplier', '100', true);
   return query
     select e.embedding_id, e.asset_symbol, lower(e.time_range), upper(e.time_range), e.regime_tag, e.label, e.label_end, e.meta,
       (e.embedding::extensions.halfvec(320) operator(extensions.<=>) query_embedding::extensions.halfvec(320))::float8

@@ -11,6 +11,7 @@ import click
 
 from agents.research.request import Budget, Candidate
 from agents.research.runner import ResearchContext, ensure_dataset
+from core.errors import AQFError
 from core.store.records import Dataset
 from features.labels import forward_returns
 from use_cases.base import StrategyUseCase
@@ -77,6 +78,13 @@ class EquityMomentum(StrategyUseCase):
 @click.option("--dataset", default="sp500_20", show_default=True)
 def main(trials: int, seed: int, planner: Literal["auto", "rules", "llm"], dataset: str) -> None:
     """Ingest, label, compute the features of equity momentum and send its question through the planner."""
+    try:
+        _run(trials, seed, planner, dataset)
+    except AQFError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(trials: int, seed: int, planner: Literal["auto", "rules", "llm"], dataset: str) -> None:
     with ResearchContext.from_settings() as context:
         case = EquityMomentum(dataset)
         stored = case.ingest(context)

@@ -1,0 +1,128 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from agents.research.request import Candidate
+from agents.research.search import Tried, asked_families, count_by_family, propose_ideas
+from core.market.panel import BAR_FIELDS
+from features import parse
+from features.alphas import library_for
+
+FAMILIES = ("low_volatility", "momentum", "reversal", "volume")
+
+
+def propose(
+    n: int = 8,
+    *,
+    question: str = "anything",
+    fields: Sequence[str] = BAR_FIELDS,
+    own: Sequence[Candidate] = (),
+    tried: Sequence[Tried] = (),
+    known: set[str] = frozenset(),
+    seed: int = 0,
+) -> list[Candidate]:
+    return propose_ideas(
+        n=n,
+        question=question,
+        fields=fields,
+        own=own,
+        tried=tried,
+        known=known.__contains__,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def tried(name: str, expression: str, rank_ic_t: float | None, family: str = "reversal") -> Tried:
+    return Tried(name=name, family=family, expression=expression, rank_ic_t=rank_ic_t, net_sharpe=0.0)
+
+
+def shas(ideas: Sequence[Candidate]) -> list[str]:
+    return [parse(idea.expression).sha256 for idea in ideas]
+
+
+@pytest.mark.parametrize(
+    ("question", "families"),
+    [
+        ("Is there a short-horizon reversal?", ["reversal"]),
+        ("MOMENTUM, or else low volatility", ["momentum", "low_volatility"]),
+        ("volume and reversals", ["volume", "reversal"]),
+        ("Which features predict returns?", []),
+        ("irreversal", []),
+    ],
+)
+def test_families_are_asked_for_by_name_in_the_order_of_the_question(question: str, families: list[str]) -> None:
+    assert asked_families(question, FAMILIES) == families
+
+
+def test_what_the_question_names_comes_first() -> None:
+    assert {idea.family for idea in propose(question="Is there momentum?")} == {"momentum"}
+
+
+def test_without_a_named_family_the_first_ideas_come_from_different_ones() -> None:
+    families = [idea.family for idea in propose()]
+    assert len(set(families)) == len(families)
+
+
+def test_the_family_that_was_tried_least_is_next() -> None:
+    every = sorted({item.family for item in library_for(BAR_FIELDS)})
+    left_out = every[3]
+    done = [tried(f"idea {family}", "close", 0.0, family) for family in every if family != left_out]
+    assert propose(1, tried=done)[0].family == left_out
+
+
+def test_own_ideas_come_before_everything_even_the_question() -> None:
+    own = [Candidate(name="mine", expression="-volume")]
+    ideas = propose(4, question="momentum", own=own)
+    assert ideas[0] is own[0]
+    assert {idea.family for idea in ideas[1:]} == {"momentum"}
+
+
+def test_a_clearly_negative_idea_is_tried_the_other_way_round_once() -> None:
+    done = [tried("climbers", "rank(returns)", -2.5), tried("weak", "rank(close)", -1.9), tried("inverse_x", "close", -9.0)]
+    ideas = propose(tried=done)
+    inverted = [idea for idea in ideas if idea.name.startswith("inverse_")]
+    assert [(idea.name, idea.expression, idea.parents) for idea in inverted] == [
+        ("inverse_climbers", "-(rank(returns))", ("rank(returns)",))
+    ]
+
+
+def test_an_idea_in_another_spelling_is_the_same_idea() -> None:
+    own = [Candidate(name="a", expression="-pct_change(close, 5)"), Candidate(name="b", expression=" - pct_change( close,5 )")]
+    assert propose(2, own=own)[0].name == "a"
+    assert "b" not in [idea.name for idea in propose(8, own=own)]
+
+
+def test_nothing_that_is_known_is_offered_and_there_is_always_more() -> None:
+    known: set[str] = set()
+    measured: list[Tried] = []
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        ideas = propose(40, known=known, tried=measured, seed=len(known))
+        found = shas(ideas)
+        assert len(found) == len(set(found)) == 40
+        assert known.isdisjoint(found)
+        known |= set(found)
+        measured += [tried(idea.name, idea.expression, float(rng.normal(0.0, 2.0)), idea.family) for idea in ideas]
+    assert len(known) == 240
+
+
+def test_ideas_read_only_what_the_data_has() -> None:
+    library = {parse(item.expression).sha256 for item in library_for(("close",))}
+    measured = [tried("reversal", "-ts_sum(returns, 5)", 3.0), tried("trend", "ts_mean(returns, 60)", 2.5)]
+    ideas = propose(30, fields=("close",), known=library, tried=measured)
+    assert len(ideas) == 30
+    assert all(parse(idea.expression).fields <= {"close"} for idea in ideas)
+
+
+def test_the_same_seed_draws_the_same_variations_and_another_seed_others() -> None:
+    library = {parse(item.expression).sha256 for item in library_for(BAR_FIELDS)}
+    measured = [tried("reversal", "-ts_sum(returns, 5)", 3.0), tried("trend", "ts_mean(returns, 60)", 2.5)]
+    one, again, other = (shas(propose(30, known=library, tried=measured, seed=seed)) for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+
+
+def test_trials_are_counted_by_family() -> None:
+    done = [tried("a", "close", None), tried("b", "open", None), tried("c", "high", None, "range")]
+    assert count_by_family(done) == {"reversal": 2, "range": 1}

@@ -1,0 +1,297 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backtest.markets import planted
+from core.provenance import code_version
+from tests.aqf.commands import ROOT, aqf, environment, write_csv
+from tests.conftest import make_reachable_folder, sweep
+
+COMMANDS = (
+    ("demo",),
+    ("plan",),
+    ("runs",),
+    ("show",),
+    ("resume",),
+    ("calibrate",),
+    ("doctor",),
+    ("data", "list"),
+    ("data", "load"),
+    ("data", "import"),
+    ("db", "up"),
+    ("db", "down"),
+    ("db", "url"),
+    ("db", "status"),
+    ("db", "migrate"),
+)
+HEAVY = {
+    "arch",
+    "langchain_core",
+    "langgraph",
+    "matplotlib",
+    "numba",
+    "numpy",
+    "openai",
+    "pandas",
+    "psycopg",
+    "pydantic",
+    "rich",
+}
+TRIALS = 4
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A home whose server stays up between commands."""
+    folder = make_reachable_folder()
+    started = run(folder / "home", "db", "up")
+    assert started.returncode == 0, started.stderr
+    yield folder / "home"
+    sweep(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def dataset(home: Path) -> dict[str, Any]:
+    panel = planted(seed=1, sharpe=3.0, n_assets=12, n_bars=1_500)
+    file = write_csv(panel, home.parent / "prices.csv")
+    return answer(run(home, "data", "import", str(file), "--name", "mine", "--json"))
+
+
+@pytest.fixture(scope="module")
+def planned(home: Path, dataset: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    options = ("--dataset", "mine", "--trials", str(TRIALS), "--seed", "1", "--planner", "rules", "--json")
+    return run(home, "plan", "Is there a short-horizon reversal?", *options)
+
+
+@pytest.fixture(scope="module")
+def report(planned: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    return answer(planned)
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that leaves the server up for the next one."""
+    return aqf(home, *arguments, AQF_KEEP_SERVER="1")
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    """Return the one JSON value on standard output."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command_has_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = aqf(tmp_path / "home", *command, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    (example,) = [line for line in done.stdout.splitlines() if line.strip().startswith("Example:")]
+    assert f"aqf {' '.join(command)}" in example
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["data", "--help"], ["db", "--help"], ["plan", "--help"], ["--version"]]
+)
+def test_help_answers_at_once_because_it_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from aqf.cli import main\n"
+        f"sys.argv = ['aqf', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "print('modules:', *sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=True
+    )
+    imported = set(done.stdout.rpartition("modules:")[2].split())
+    assert {"aqf", "click"} <= imported
+    assert imported & HEAVY == set()
+
+
+def test_every_command_is_in_the_help(tmp_path: Path) -> None:
+    groups = {command[0] for command in COMMANDS}
+    shown = aqf(tmp_path, "--help").stdout
+    assert {line.split()[0] for line in shown.partition("Commands:")[2].splitlines() if line.strip()} == groups
+
+
+def test_a_csv_becomes_a_data_set_with_its_last_fifth_sealed(dataset: dict[str, Any]) -> None:
+    assert dataset["name"] == "mine"
+    assert dataset["version"] == 1
+    assert (dataset["symbols"], dataset["bars"]) == (12, 1_500)
+    assert dataset["first"] == "2000-01-03"
+    assert dataset["sealed_from"] == "2004-08-09"
+    assert dataset["source"] == "file prices.csv"
+
+
+def test_importing_the_same_file_again_changes_nothing_and_a_seal_cannot_be_moved(home: Path, dataset: dict[str, Any]) -> None:
+    file = str(home.parent / "prices.csv")
+    assert answer(run(home, "data", "import", file, "--name", "mine", "--json")) == dataset
+    moved = run(home, "data", "import", file, "--name", "mine", "--sealed-from", "2005-01-03")
+    assert moved.returncode == 1
+    assert moved.stderr.startswith("aqf: data set mine is sealed from")
+    other = answer(run(home, "data", "import", file, "--name", "earlier", "--sealed-from", "2003-01-01", "--json"))
+    assert other["sealed_from"] == "2003-01-01"
+
+
+def test_data_list_shows_what_is_stored_and_what_ships_with_packages(home: Path, dataset: dict[str, Any]) -> None:
+    listed = answer(run(home, "data", "list", "--json"))
+    assert dataset in listed["stored"]
+    packaged = {row["name"] for row in listed["packaged"]}
+    assert {"sp500_20", "vix"} <= packaged
+    assert "mine" not in packaged
+    table = run(home, "data", "list")
+    assert table.returncode == 0
+    assert "mine" in table.stdout
+    assert "sp500_20" in table.stdout
+
+
+def test_plan_prints_one_json_object_and_nothing_else(
+    planned: subprocess.CompletedProcess[str], report: dict[str, Any]
+) -> None:
+    assert planned.stdout.startswith("{\n")
+    assert planned.stderr == ""
+    assert report["verdict"] == "promoted"
+    assert report["n_trials"] == len(report["leaderboard"]) == TRIALS
+    assert report["config"]["seed"] == 1
+    assert report["planner"] == "rules"
+    assert Path(report["report"]).is_file()
+
+
+def test_what_scripts_rely_on_is_in_the_json(report: dict[str, Any]) -> None:
+    assert len(report["run_id"]) == 36
+    for entry in report["leaderboard"]:
+        assert entry["verdict"] in ("promoted", "rejected")
+        assert (entry["binding_constraint"] is None) == (entry["verdict"] == "promoted")
+        assert entry["metrics"]["net_sharpe"] == entry["net_sharpe"]
+    assert report["promoted"] == [entry for entry in report["leaderboard"] if entry["verdict"] == "promoted"]
+    assert all({"name", "expression", "metrics"} <= entry.keys() for entry in report["promoted"])
+    assert report["promoted"] != []
+
+
+def test_show_and_resume_of_a_finished_run_give_its_report(home: Path, report: dict[str, Any]) -> None:
+    short = report["run_id"][:8]
+    assert answer(run(home, "show", short, "--json")) == report
+    assert answer(run(home, "resume", report["run_id"], "--json")) == report
+
+
+def test_show_prints_a_leaderboard_a_verdict_and_where_the_page_is(home: Path, report: dict[str, Any]) -> None:
+    out = home.parent / "report"
+    shown = run(home, "show", report["run_id"], "--out", str(out))
+    assert shown.returncode == 0
+    assert all(entry["name"] in shown.stdout for entry in report["leaderboard"])
+    assert f"Verdict: {report['sentence']}" in shown.stdout
+    assert str(out / "report.html") in shown.stdout
+    assert {"report.html", "report.json", "equity.png"} <= {path.name for path in out.iterdir()}
+    assert json.loads((out / "report.json").read_text())["run_id"] == report["run_id"]
+
+
+def test_runs_are_listed_newest_first(home: Path, report: dict[str, Any]) -> None:
+    rows = answer(run(home, "runs", "--json"))
+    (row,) = [row for row in rows if row["run_id"] == report["run_id"]]
+    assert row["status"] == "finished"
+    assert row["dataset"] == "mine"
+    assert row["trials"] == TRIALS
+    assert row["question"] == "Is there a short-horizon reversal?"
+    table = run(home, "runs", "--limit", "1")
+    assert report["run_id"] in table.stdout
+
+
+def test_plan_tells_people_how_it_gets_on_and_keeps_results_apart(home: Path, dataset: dict[str, Any]) -> None:
+    done = run(home, "plan", "Is there momentum?", "--dataset", "mine", "--trials", "2", "--planner", "rules")
+    assert done.returncode == 0
+    assert "Verdict: " in done.stdout
+    assert "planned: Propose momentum" in done.stderr
+    assert "planned:" not in done.stdout
+
+
+def test_doctor_says_which_store_is_in_force_and_that_the_ledger_is_whole(home: Path, report: dict[str, Any]) -> None:
+    found = answer(run(home, "doctor", "--json"))
+    assert found["store"] == "embedded"
+    assert found["store_reason"] == "neither AQF_DATABASE_URL nor SUPABASE_URL is set"
+    assert found["home"] == str(home)
+    assert found["ledger"] == "whole"
+    assert found["trials"] >= TRIALS
+    assert found["schema"].isdigit()
+    assert {"numpy", "langgraph", "vectorbt"} <= found["packages"].keys()
+    text = run(home, "doctor")
+    assert text.returncode == 0
+    assert "ledger        whole" in text.stdout
+
+
+def test_db_status_counts_rows(home: Path, report: dict[str, Any]) -> None:
+    rows = {row["table_name"]: row["n_rows"] for row in answer(run(home, "db", "status", "--json"))}
+    assert rows["trials"] >= TRIALS
+    assert rows["market_bars"] >= 12 * 1_500
+    assert answer(run(home, "db", "migrate", "--json")) == {"applied": []}
+
+
+def test_the_server_goes_up_says_where_it_is_and_goes_down(place: Path) -> None:
+    home = place / "a home of its own"
+    down = aqf(home, "db", "url")
+    assert down.returncode == 1
+    assert down.stderr == "aqf: the embedded database is not running: `aqf db up` starts it.\n"
+    up = aqf(home, "db", "up")
+    assert up.returncode == 0
+    assert up.stdout.startswith("host=/")
+    assert aqf(home, "data", "list").returncode == 0
+    assert aqf(home, "db", "url").stdout == up.stdout
+    assert aqf(home, "db", "down").stdout == "stopped\n"
+    assert aqf(home, "db", "down").stdout == "it was not running\n"
+    assert aqf(home, "db", "url").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plann"], "No such command 'plann'"),
+        (["plan"], "Missing argument 'QUESTION'"),
+        (["plan", "x", "--trials", "0"], "'--trials': 0 is not in the range"),
+        (["plan", "x", "--planner", "magic"], "'magic' is not one of"),
+        (["runs", "--nope"], "No such option"),
+        (["calibrate", "--edge", "much"], "must be a number or none, was much"),
+        (["calibrate", "--edge", "nan"], "must be a number or none, was nan"),
+        (["data", "import", "x.csv"], "Missing option '--name'"),
+        (["data", "import", "x.csv", "--name", "x", "--sealed-from", "soon"], "'soon' does not match the format"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = aqf(tmp_path / "home", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("aqf: ")
+    assert said in line
+    assert line.endswith("--help`.")
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_version_is_that_of_the_checkout(tmp_path: Path) -> None:
+    done = aqf(tmp_path / "home", "--version")
+    assert done.returncode == 0
+    assert done.stdout == f"aqf {code_version()}\n"
+
+
+def test_a_bare_command_shows_its_help(tmp_path: Path) -> None:
+    done = aqf(tmp_path / "home")
+    assert done.returncode == 2
+    assert "aqf demo" in done.stderr
+
+
+def test_a_reader_that_closes_early_is_no_fault(home: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m aqf data list | true', sys.executable],
+        env=environment(home, AQF_KEEP_SERVER="1"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == ""
