@@ -149,13 +149,15 @@ def load_returns(artifacts: ArtifactStore, uri: str) -> Mapping[str, FloatArray]
 
 
 def load_return_matrix(artifacts: ArtifactStore, uris: Sequence[str], name: str) -> FloatArray:
-    """Load one series of several trials as an array of shape (n_periods, n_trials).
+    """Load one series of several trials as an array of shape (n_periods, n_trials), (0, 0) for none.
 
     Raises
     ------
     MissingDataError
         If the trials do not cover the same number of bars.
     """
+    if not uris:
+        return np.empty((0, 0))
     columns = [load_returns(artifacts, uri)[name] for uri in uris]
     if len({len(column) for column in columns}) > 1:
         raise MissingDataError("trials over different spans cannot stand beside each other.")

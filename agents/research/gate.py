@@ -134,24 +134,21 @@ def judge_run(session: ResearchSession) -> Judgement:
     """
     store = session.store.researcher
     own = store.list_trials({"run_id": session.run_id})
-    lineage = _comparable(own, store.list_trials({"lineage": session.lineage}))
+    others = store.list_trials({"dataset_id": session.dataset.dataset_id, "opens_cluster": True})
+    compared = _comparable(own, [*store.list_trials({"lineage": session.lineage}), *others])
     count = store.count_trials(session.lineage)
-    net = (
-        load_return_matrix(session.store.artifacts, [trial.returns_uri for trial in lineage], "net")
-        if lineage
-        else np.empty((0, 0))
-    )
-    gross = (
-        load_return_matrix(session.store.artifacts, [trial.returns_uri for trial in lineage], "gross")
-        if lineage
-        else np.empty((0, 0))
-    )
+    artifacts = session.store.artifacts
+    here = [trial for trial in compared if trial.run_id == session.run_id or artifacts.has(trial.returns_uri)]
+    uris = [trial.returns_uri for trial in here]
+    net, gross = (load_return_matrix(artifacts, uris, name) for name in ("net", "gross"))
     shared = _Shared(
         n_effective=_effective_trials(store.load_behaviours(session.lineage)),
         spa_p=spa_pvalue(net, block_length=SPA_BLOCK_BARS, seed=0) if net.size else None,
         pbo=probability_of_backtest_overfitting(gross) if gross.shape[1] > 1 else None,
         pbo_net=probability_of_backtest_overfitting(net) if net.shape[1] > 1 else None,
-        naive_variance=float(np.var([trial.sharpe for trial in lineage], ddof=1)) if len(lineage) > 1 else None,
+        n_elsewhere=len(compared) - len(here),
+        tradable=session.dataset.tradable,
+        naive_variance=float(np.var([trial.sharpe for trial in compared], ddof=1)) if len(compared) > 1 else None,
     )
     promoted_before = [
         _gross(session, trial) for trial in store.list_trials({"dataset_id": session.dataset.dataset_id, "promoted_here": True})
@@ -187,15 +184,21 @@ class _Shared:
     pbo: float | None
     pbo_net: float | None
     naive_variance: float | None
+    n_elsewhere: int = 0
+    tradable: bool = True
 
 
-def _comparable(own: Sequence[Trial], lineage: Sequence[Trial]) -> list[Trial]:
-    """Keep one trial for each configuration, over the same bars as this run's."""
+def _comparable(own: Sequence[Trial], ledger: Sequence[Trial]) -> list[Trial]:
+    """Keep one trial for each configuration, over the same bars as this run's.
+
+    From other lines of research on the same data only the first trial of each cluster comes in: a question in other words
+    does not start from nothing, and ten thousand variants do not fill the memory.
+    """
     if not own:
         return []
     span = (own[0].n_obs, own[0].metrics["oos_start"], own[0].dataset_id)
     distinct: dict[str, Trial] = {}
-    for trial in lineage:
+    for trial in ledger:
         if (trial.n_obs, trial.metrics["oos_start"], trial.dataset_id) == span:
             distinct.setdefault(trial.config_sha256, trial)
     return list(distinct.values())
@@ -238,7 +241,9 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
         else f"; with the spread across trials as variance {_dsr(trial, shared, shared.naive_variance):.3f}"
     )
     break_even = metrics["break_even_bps"]
+    elsewhere = f"; {shared.n_elsewhere} trials made on other machines are counted by the deflated Sharpe ratio alone"
     return [
+        Check(name="tradable", figure=None, bound="something that can be held", passed=shared.tradable),
         Check(
             name="leak", figure=float(metrics["leak_checks"]), bound="truncation test passed", passed=True, note="checks made"
         ),
@@ -262,7 +267,7 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
             figure=shared.spa_p,
             bound=f"<= {MAX_SPA_P}",
             passed=shared.spa_p is not None and shared.spa_p <= MAX_SPA_P,
-            note="Hansen's test over the net returns of the lineage",
+            note="Hansen's test over the net returns of all comparable trials" + (elsewhere if shared.n_elsewhere else ""),
         ),
         Check(
             name="pbo",

@@ -97,6 +97,7 @@ class ResearchReport:
     usage: Mapping[str, Any]
     tool_calls: tuple[Mapping[str, Any], ...]
     code_version: str
+    made_at: str = ""
     charts: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -275,6 +276,7 @@ def build_report(session: ResearchSession, state: PlannerState) -> ResearchRepor
         usage=usage,
         tool_calls=calls,
         code_version=code_version(),
+        made_at=session.clock.now().isoformat(timespec="seconds"),
         charts=_draw(session, findings),
     )
 

@@ -77,7 +77,12 @@ def ensure_dataset(store: Store, name: str) -> Dataset:
     if name in packaged and name not in stored:
         info = dataset_info(name)
         return store.service.import_dataset(
-            load_dataset(name), name=name, source=info.source, frequency=info.frequency, caveats=info.caveats
+            load_dataset(name),
+            name=name,
+            source=info.source,
+            frequency=info.frequency,
+            caveats=info.caveats,
+            tradable=info.tradable,
         )
     if name not in stored:
         import difflib

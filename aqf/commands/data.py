@@ -80,8 +80,9 @@ def _check_name(context: click.Context, parameter: click.Parameter, name: str) -
     type=click.DateTime(["%Y-%m-%d"]),
     help="First day of the hold-out; by default the last 20 % of the bars are sealed.",
 )
+@click.option("--not-tradable", is_flag=True, help="Nobody can hold these (an index, a rate): nothing is promoted on them.")
 @as_json
-def import_command(file: Path, name: str, sealed_from: datetime | None, as_json: bool) -> None:
+def import_command(file: Path, name: str, sealed_from: datetime | None, not_tradable: bool, as_json: bool) -> None:
     """Import FILE, a CSV or Parquet in the long form symbol,ts,open,high,low,close,volume.
 
     Only symbol, ts and close are needed. Importing the same file again changes nothing; other prices under the same name
@@ -94,7 +95,12 @@ def import_command(file: Path, name: str, sealed_from: datetime | None, as_json:
     panel = read_bars(file)
     with open_store(Settings.load()) as store:
         seal = None if sealed_from is None else sealed_from.replace(tzinfo=UTC)
-        _report_dataset(store.service.import_dataset(panel, name=name, source=f"file {file.name}", sealed_from=seal), as_json)
+        _report_dataset(
+            store.service.import_dataset(
+                panel, name=name, source=f"file {file.name}", sealed_from=seal, tradable=not not_tradable
+            ),
+            as_json,
+        )
 
 
 def _report_dataset(dataset: Dataset, as_json: bool) -> None:

@@ -41,6 +41,8 @@ class DatasetInfo:
     license : str
         Licence of the package that carries it.
     description : str
+    tradable : bool, default=True
+        False for what nobody can hold: features on it are judged, never promoted.
     """
 
     name: str
@@ -50,6 +52,7 @@ class DatasetInfo:
     caveats: tuple[str, ...]
     license: str
     description: str
+    tradable: bool = True
 
 
 def load_dataset(name: str) -> Panel:
@@ -159,10 +162,17 @@ def _load_vix(name: str) -> Panel:
 
 
 def _entry(
-    name: str, load: Callable[[str], Panel], source: str, license: str, description: str, *caveats: str
+    name: str, load: Callable[[str], Panel], source: str, license: str, description: str, *caveats: str, tradable: bool = True
 ) -> tuple[DatasetInfo, Callable[[str], Panel]]:
     info = DatasetInfo(
-        name=name, version="1", source=source, frequency="1d", caveats=caveats, license=license, description=description
+        name=name,
+        version="1",
+        source=source,
+        frequency="1d",
+        caveats=caveats,
+        license=license,
+        description=description,
+        tradable=tradable,
     )
     return info, load
 
@@ -246,6 +256,7 @@ _DATASETS: dict[str, tuple[DatasetInfo, Callable[[str], Panel]]] = {
             "stamped 16:15 New York, when the VIX closes: at the 16:00 close of stocks the value of that day is not yet known",
             "the VIX cannot be held: its futures lose the roll, which is not in the data",
             "sessions that closed early are stamped 16:15 New York too: later than the value was known, never earlier",
+            tradable=False,
         ),
     )
 }

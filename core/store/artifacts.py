@@ -62,6 +62,10 @@ class ArtifactStore:
                 partial.unlink()
         return uri
 
+    def has(self, uri: str) -> bool:
+        """Tell whether the bytes of an address are here."""
+        return self._path(uri).is_file()
+
     def load(self, uri: str) -> bytes:
         """Read the bytes of an address.
 

@@ -70,7 +70,7 @@ class _Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(_Record):
-    """A data set as stored. `sealed_from` is the first moment of the hold-out."""
+    """A data set as stored. `sealed_from` is the first moment of the hold-out; what is not `tradable` cannot be held."""
 
     dataset_id: UUID
     name: str
@@ -84,6 +84,7 @@ class Dataset(_Record):
     first_ts: datetime
     last_ts: datetime
     sealed_from: datetime
+    tradable: bool
     caveats: list[str]
 
 

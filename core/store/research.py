@@ -73,6 +73,7 @@ class ResearchStore:
         frequency: str = "1d",
         caveats: Sequence[str] = (),
         sealed_from: datetime | None = None,
+        tradable: bool = True,
     ) -> Dataset:
         """Store a panel, whole or not at all.
 
@@ -80,6 +81,8 @@ class ResearchStore:
         ----------
         sealed_from : datetime, optional
             First moment of the hold-out; by default the last 20 % of the bars are sealed.
+        tradable : bool, default=True
+            False for figures nobody can hold, such as the VIX: nothing is promoted on them.
 
         Raises
         ------
@@ -132,6 +135,7 @@ class ResearchStore:
                 "first_ts": panel.index[0].isoformat(),
                 "last_ts": panel.index[-1].isoformat(),
                 "sealed_from": seal.isoformat(),
+                "tradable": tradable,
                 "caveats": list(caveats),
             },
             p_symbol=(asset + 1).tolist(),

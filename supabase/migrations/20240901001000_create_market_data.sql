@@ -13,6 +13,7 @@ create table if not exists public.datasets (
   first_ts timestamptz not null,
   last_ts timestamptz not null,
   sealed_from timestamptz not null,
+  tradable boolean not null default true,
   caveats jsonb not null default '[]',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -20,6 +21,7 @@ create table if not exists public.datasets (
   check (first_ts <= last_ts),
   check (sealed_from > first_ts)
 );
+comment on column public.datasets.tradable is 'False for figures nobody can hold, such as the VIX: nothing is promoted on them.';
 comment on column public.datasets.sealed_from is 'First sealed moment; bars from here on are the hold-out. It can never be moved.';
 
 create table if not exists public.market_bars (
@@ -119,11 +121,12 @@ begin
     return next v_dataset;
     return;
   end if;
-  insert into public.datasets (name, version, source, content_sha256, symbols, fields, frequency, n_bars, first_ts, last_ts, sealed_from, caveats)
+  insert into public.datasets (name, version, source, content_sha256, symbols, fields, frequency, n_bars, first_ts, last_ts, sealed_from, tradable, caveats)
   select p_dataset ->> 'name', coalesce(max(d.version), 0) + 1, p_dataset ->> 'source', p_dataset ->> 'content_sha256',
     array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'symbols')), array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'fields')),
     coalesce(p_dataset ->> 'frequency', '1d'), (p_dataset ->> 'n_bars')::integer, (p_dataset ->> 'first_ts')::timestamptz,
-    (p_dataset ->> 'last_ts')::timestamptz, (p_dataset ->> 'sealed_from')::timestamptz, coalesce(p_dataset -> 'caveats', '[]')
+    (p_dataset ->> 'last_ts')::timestamptz, (p_dataset ->> 'sealed_from')::timestamptz,
+    coalesce((p_dataset ->> 'tradable')::boolean, true), coalesce(p_dataset -> 'caveats', '[]')
   from public.datasets d where d.name = p_dataset ->> 'name'
   returning * into v_dataset;
   insert into public.market_bars (dataset_id, symbol, ts, open, high, low, close, volume)

@@ -117,6 +117,8 @@ def test_first_request_holds_rules_question_and_tools_but_not_what_is_injected(
 def test_results_of_tools_reach_the_model_in_its_next_request(configured: ResearchContext, model: ScriptedOpenAI) -> None:
     model.script = [say("Try.", propose("rank(-returns)")), backtest_proposed, say("Done.")]
     ask(configured)
+    assert [message["role"] for message in model.requests[1]["messages"]] == ["system", "user", "assistant", "tool"]
+    assert [request["messages"][:2] for request in model.requests[1:]] == [model.requests[0]["messages"]] * 2
     (proposed,) = [json.loads(text) for text in tool_texts(model.requests[1])]
     (measured,) = [json.loads(text) for text in tool_texts(model.requests[2])]
     (trial,) = rows(configured, "trial_results")
@@ -328,7 +330,7 @@ def test_server_that_fails_for_ever_fails_the_run_and_resuming_repeats_no_trial(
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
-        pytest.param(Answer(body="", delay=60.0), "failed: Request timed out.", id="timeout"),
+        pytest.param(replace(say("Too late."), delay=2.0), "failed: Request timed out.", id="timeout"),
         pytest.param(replace(say("Half"), cut=True), "failed: Connection error.", id="closed in the middle"),
         pytest.param(fail(401, "bad key"), "failed: Error code: 401", id="unauthorised"),
         pytest.param(say(None), "answered nothing.", id="null"),

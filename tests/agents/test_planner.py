@@ -386,3 +386,20 @@ def test_auto_without_a_model_plans_by_rules(context: ResearchContext) -> None:
     land(context, no_edge(seed=3, n_assets=5, n_bars=600), "noise")
     report = run_planner(QUESTION, dataset="noise", budget=Budget(trials=1), context=context)
     assert report.planner == "rules"
+
+
+def test_nothing_is_promoted_on_what_nobody_can_hold(context: ResearchContext) -> None:
+    context.store.service.import_dataset(reversal_market(), name="index", source="backtest.markets", tradable=False)
+    report = run_planner("reversal?", dataset="index", budget=Budget(trials=3), planner="rules", context=context)
+    assert report.verdict == "nothing_promoted"
+    assert {finding.binding_constraint for finding in report.findings} == {"tradable"}
+    assert not report.holdout_opened
+
+
+def test_a_question_in_other_words_does_not_start_from_nothing(context: ResearchContext) -> None:
+    land(context, noise_market(), "noise")
+    first = run_planner("reversal?", dataset="noise", budget=Budget(trials=6), planner="rules", context=context)
+    other = run_planner("momentum?", dataset="noise", budget=Budget(trials=1), planner="rules", context=context)
+    assert other.n_trials == 1
+    assert other.n_trials_ledger == first.n_trials + 1
+    assert other.pbo is not None, "one trial alone has nothing to be compared with"

@@ -32,9 +32,8 @@ def test_there_is_a_notebook() -> None:
 def test_notebook_runs_and_shows_its_verdict(path: Path, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("AQF_", "OPENAI_", "SUPABASE_"))}
     environment |= {"AQF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), str(tmp_path)], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    command = [sys.executable, "-c", PROGRAM, str(path), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Nothing that survives was found among 40 trials" in done.stdout
     assert "text/html" in done.stdout

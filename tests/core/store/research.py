@@ -1,6 +1,7 @@
 """What the tests of the research store write: a data set, a run, features, trials."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -9,6 +10,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pandas as pd
+import psycopg
 
 from core.market.panel import FloatArray, Panel
 from core.store.records import VECTOR_WIDTH, Dataset, Feature, Run, TrialRecord
@@ -53,20 +55,19 @@ def create_run(store: ResearchStore, dataset: Dataset, *, lineage: str = "a ques
     )
 
 
-def propose(
-    store: ResearchStore, expression: str = "rank(close)", *, name: str = "a feature", run: Run | None = None
-) -> Feature:
-    return store.propose_feature(
-        {
-            "name": name,
-            "expression": expression,
-            "expression_sha256": sha256(expression.encode()).hexdigest(),
-            "lookback": 5,
-            "family": "reversal",
-            "hypothesis": "it works",
-            "run_id": None if run is None else str(run.run_id),
-        }
-    )
+def proposal(expression: str = "rank(close)", name: str = "a feature") -> dict[str, Any]:
+    return {
+        "name": name,
+        "expression": expression,
+        "expression_sha256": sha256(expression.encode()).hexdigest(),
+        "lookback": 5,
+        "family": "reversal",
+        "hypothesis": "it works",
+    }
+
+
+def propose(store: ResearchStore, expression: str = "rank(close)", *, name: str = "a feature") -> Feature:
+    return store.propose_feature(proposal(expression, name))
 
 
 def behaviour_of(returns: FloatArray) -> FloatArray:
@@ -93,6 +94,24 @@ def trial(run: Run, feature: Feature, number: int = 1, **changes: Any) -> TrialR
         metrics={"sharpe": 0.8, "turnover": 1.5},
     )
     return replace(record, **changes)
+
+
+def run_beside(owner: psycopg.Connection, statement: str, parameters: list[Any], act: Callable[[], Any]) -> tuple[Any, Any]:
+    """Run `act` while another session has run a statement that it commits only once `act` waits, or is done.
+
+    Returns
+    -------
+    tuple
+        The first value the statement returned, and what `act` returned; its errors are raised.
+    """
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    with psycopg.connect(owner.info.dsn, autocommit=True) as watcher, ThreadPoolExecutor(1) as pool:
+        with owner.transaction():
+            row = owner.execute(statement, parameters).fetchone()  # type: ignore[call-overload]
+            future = pool.submit(act)
+            while not future.done() and watcher.execute(waiting).fetchone() == (0,):
+                pass
+        return row[0], future.result()
 
 
 def utc(year: int, month: int, day: int, hour: int = 0) -> datetime:

@@ -322,7 +322,8 @@ def test_times_come_back_in_utc_whatever_zone_they_went_in(gateway: PostgresGate
     [
         lambda g: g.insert("things", [{"id": 1, "name": "a", "at": NAIVE}]),
         lambda g: g.upsert("things", [{"id": 1, "name": "a", "at": NAIVE}], on_conflict=("id",)),
-        lambda g: g.upsert("things", [{"id": 1, "name": "a", "span": Range(NAIVE, NAIVE)}], on_conflict=("id",)),
+        lambda g: g.upsert("things", [{"id": 1, "name": "a", "span": Range(NAIVE, None)}], on_conflict=("id",)),
+        lambda g: g.upsert("things", [{"id": 1, "name": "a", "span": Range(None, NAIVE)}], on_conflict=("id",)),
         lambda g: g.update("things", {"at": NAIVE}, where={"id": 1}),
         lambda g: g.select("things", where={"at": ("lt", NAIVE)}),
         lambda g: g.select("things", where={"at": ("in", [NAIVE])}),
@@ -330,7 +331,7 @@ def test_times_come_back_in_utc_whatever_zone_they_went_in(gateway: PostgresGate
         lambda g: g.rpc("twice", x=NAIVE),
         lambda g: g.rpc("twice", x=[NAIVE]),
     ],
-    ids=["insert", "upsert", "range", "update", "select", "in", "delete", "rpc", "rpc with a list"],
+    ids=["insert", "upsert", "range from", "range to", "update", "select", "in", "delete", "rpc", "rpc with a list"],
 )
 def test_a_naive_time_is_refused_everywhere(gateway: PostgresGateway, attempt: Any) -> None:
     with pytest.raises(StoreError, match=r"a time must carry its zone, was the naive 2024-03-01T12:00:00"):

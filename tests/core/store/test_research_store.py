@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from backtest.integrity import effective_number_of_trials
 from core.errors import MissingDataError, ShapeError, StoreConflictError, StoreError
@@ -29,7 +30,9 @@ from tests.core.store.research import (
     candidates,
     create_run,
     import_toy,
+    proposal,
     propose,
+    run_beside,
     trial,
     utc,
 )
@@ -382,6 +385,12 @@ def test_eight_threads_propose_one_feature(store: Store) -> None:
     assert sorted(feature.version for feature in store.researcher.list_features()) == [1, 2, 3, 4]
 
 
+def test_a_proposal_waits_for_one_that_is_being_made(store: Store, owner: psycopg.Connection) -> None:
+    statement = "select feature_id from propose_feature(%s)"
+    first, second = run_beside(owner, statement, [Jsonb(proposal(name="first"))], lambda: propose(store.researcher))
+    assert (second.feature_id, second.name) == (first, "first")
+
+
 def test_only_the_framework_gives_a_verdict(store: Store) -> None:
     feature = propose(store.researcher)
     with pytest.raises(StoreError, match="permission denied"):
@@ -475,6 +484,25 @@ def test_eight_threads_write_a_chain_without_gaps(store: Store) -> None:
     rows = store.service.gateway.select("trials", columns=("trial_id", "prev_hash", "row_hash"), order=("trial_id",))
     assert [row["trial_id"] for row in rows] == list(range(1, 33))
     assert [row["prev_hash"] for row in rows] == ["0" * 64, *(row["row_hash"] for row in rows[:-1])]
+    assert store.researcher.verify_trials() == []
+
+
+def test_a_trial_waits_for_one_that_is_being_written(store: Store, owner: psycopg.Connection) -> None:
+    run = create_run(store.service, import_toy(store.service))
+    feature = propose(store.researcher)
+    payload = {"run_id": str(run.run_id), "feature_id": str(feature.feature_id), "config": {}, "config_sha256": "0" * 64}
+    payload |= {"n_obs": 5, "sharpe": 0, "skew": 0, "kurtosis": 3, "returns_uri": "", "strategy_id": "s", "metrics": {}}
+    statement = "select record_trial(%s)"
+    numbers = run_beside(owner, statement, [Jsonb(payload)], lambda: store.researcher.record_trial(trial(run, feature)))
+    assert numbers == (1, 2)
+    again = {"config_sha256": "1" * 64, "behaviour": None}
+    numbers = run_beside(
+        owner,
+        statement,
+        [Jsonb(payload | again)],
+        lambda: store.researcher.record_trial(trial(run, feature, **again)),  # type: ignore[arg-type]
+    )
+    assert numbers == (3, 3)
     assert store.researcher.verify_trials() == []
 
 
@@ -741,6 +769,18 @@ def test_of_eight_threads_one_opens_the_holdout(store: Store) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(attempt, runs)) == [False] * 7 + [True]
+
+
+def test_a_second_opening_waits_for_the_first_and_is_refused(store: Store, owner: psycopg.Connection, two_runs: Any) -> None:
+    run, rival = two_runs
+    parameters = [run.run_id, Jsonb(candidates("a"))]
+    with pytest.raises(StoreConflictError, match="and opens once"):
+        run_beside(
+            owner,
+            "select open_holdout('one', %s, %s)",
+            parameters,
+            lambda: store.service.open_holdout("one", rival.run_id, candidates("a")),
+        )
 
 
 def test_a_run_opens_only_the_holdout_of_its_own_lineage(store: Store, two_runs: Any) -> None:

@@ -419,6 +419,15 @@ def test_of_eight_workers_each_job_goes_to_one(store: Store, dataset: Dataset) -
     assert sorted(taken) == sorted(wanted)
 
 
+def test_a_worker_does_not_wait_for_another(store: Store, dataset: Dataset, owner: psycopg.Connection) -> None:
+    wanted = [store.service.request_refresh(request(dataset, number)) for number in range(2)]
+    owner.execute("set lock_timeout = '5s'")
+    with store.service.gateway.connection() as connection, connection.transaction():  # type: ignore[attr-defined]
+        first = connection.execute("select job_id from claim_embedding_jobs(1)").fetchone()
+        second = owner.execute("select job_id from claim_embedding_jobs(5)").fetchall()
+    assert (first, second) == ({"job_id": wanted[0]}, [(wanted[1],)])
+
+
 def test_older_jobs_go_first(store: Store, dataset: Dataset) -> None:
     wanted = [store.service.request_refresh(request(dataset, number)) for number in range(3)]
     assert [store.service.claim_jobs()[0].job_id for _ in range(3)] == wanted
