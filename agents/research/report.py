@@ -66,7 +66,7 @@ class ResearchReport:
     n_trials : int
         Trials of this run.
     n_trials_ledger, n_trials_effective : int
-        Trials ever made on this data set, and how many different ideas they are.
+        Trials ever made on this data set, and as how many independent ones they count.
     tool_calls : tuple of mapping
         What the planner did, in order; findings refer to them by ``tool_call_id``.
     config : mapping
@@ -165,7 +165,7 @@ class ResearchReport:
         counts = f"{self.n_trials} in this run, {self.n_trials_ledger} ever on this data"
         return [
             ("data", f"{span}; sealed from {data['sealed_from']}"),
-            ("trials", f"{counts}, {self.n_trials_effective} different ideas among them"),
+            ("trials", f"{counts}, as good as {self.n_trials_effective} independent ones"),
             ("best Sharpe ratio that pure noise would show after that many", show_figure(self.expected_best_noise_sharpe, 2)),
             ("Hansen's SPA p-value", show_figure(self.spa_p, 3)),
             ("probability of backtest overfitting, before costs", show_figure(self.pbo, 2)),
@@ -289,7 +289,7 @@ def _sentence(session: ResearchSession, findings: Sequence[Finding], judgement: 
         names = ", ".join(finding.name for finding in promoted)
         return (
             f"Promoted: {names}. The best has a net Sharpe ratio of {best.metrics['net_sharpe']:.2f} out of sample after costs "
-            f"and a deflated Sharpe ratio of {best.metrics['dsr']:.3f} against {effective} different ideas, and the sealed "
+            f"and a deflated Sharpe ratio of {best.metrics['dsr']:.3f} against {effective} independent trials, and the sealed "
             "hold-out agreed."
         )
     if not findings:
@@ -300,7 +300,8 @@ def _sentence(session: ResearchSession, findings: Sequence[Finding], judgement: 
     return (
         f"Nothing that survives was found among {trials}: the best, {best.name}, has a net Sharpe ratio of "
         f"{best.metrics['net_sharpe']:.2f} after costs and is stopped by {failed.name} "
-        f"({show_check(failed)}, needed {failed.bound}), counting {effective} different ideas tried on this data."
+        f"({show_check(failed)}, needed {failed.bound}), "
+        f"counting all trials ever made on this data as {effective} independent ones."
     )
 
 

@@ -305,7 +305,7 @@ class EmbeddedPostgres:
 
     def _launch(self, place: Path, binaries: Path, account: _Account) -> Path:
         data = place / "data"
-        self._remove_stale_lock(data)
+        self._clear_remains(data)
         log = place / "server.log"
         log.touch(mode=0o600)
         if account.uid is not None and account.gid is not None:
@@ -381,7 +381,7 @@ class EmbeddedPostgres:
             if process.status() == psutil.STATUS_ZOMBIE or not process.name().startswith("postgres"):
                 return False
             return Path(process.cwd()).samefile(data)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+        except (psutil.Error, OSError):
             return False
 
     def _running(self, place: Path) -> Path | None:
@@ -392,10 +392,19 @@ class EmbeddedPostgres:
             return None
         return found[1] if found[1].is_absolute() and any(found[1].glob(".s.PGSQL.*")) else None
 
-    def _remove_stale_lock(self, data: Path) -> None:
-        """Remove what a dead server left: Postgres refuses to start beside an empty lock, or one whose process id lives."""
+    def _clear_remains(self, data: Path) -> None:
+        """Remove what a killed server left: Postgres refuses to start beside a lock that is empty or whose process id lives,
+        and beside the last busy process of its predecessor."""
+        lock = data / "postmaster.pid"
+        if not lock.exists():
+            return
         found = self._server_pid(data)
-        (data / "postmaster.pid").unlink(missing_ok=True)
+        lock.unlink()
+        orphans = [process for process in psutil.process_iter() if self._is_our_server(process.pid, data)]
+        for process in orphans:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGQUIT)
+        psutil.wait_procs(orphans, timeout=_LOCK_SECONDS)
         if found is not None and found[1].name.startswith("aqf-") and _process_stamp(found[0]) is None:
             shutil.rmtree(found[1], ignore_errors=True)
 

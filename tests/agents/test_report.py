@@ -368,7 +368,7 @@ def test_the_figures_of_the_page_are_those_of_the_json(tmp_path: Path) -> None:
     cards = dict(zip(texts(page, ".//dl[@class='cards']/div/dt"), texts(page, ".//dd[@class='value']"), strict=True))
     assert cards == {
         "Trials": "3",
-        "Different ideas": "7",
+        "Independent trials": "7",
         "Net Sharpe ratio": "0.41",
         "What noise would show": "0.28",
         "Deflated Sharpe ratio (DSR)": "0.753",

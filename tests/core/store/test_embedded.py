@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -279,6 +280,21 @@ def test_a_killed_server_recovers_with_its_rows(home: Path) -> None:
     assert is_up(second), "the first is still a user"
     first.stop()
     assert not is_up(first)
+
+
+def test_a_server_killed_while_it_works_recovers_too(home: Path) -> None:
+    server = EmbeddedPostgres(home)
+    conninfo = server.start()
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(ask, conninfo, "select count(*) from generate_series(1, 1000000000)")
+        active = "select count(*) from pg_stat_activity where query like '%generate_series%' and pid <> pg_backend_pid()"
+        wait_until(lambda: ask(conninfo, active) == 1)
+        os.kill(server_pid(home), signal.SIGKILL)
+        wait_until(lambda: not is_up(server))
+        assert ask(server.start(), "select 1") == 1
+        with pytest.raises(psycopg.OperationalError):
+            work.result()
+    server.stop()
 
 
 def test_a_server_that_lost_its_socket_is_replaced(home: Path) -> None:
