@@ -404,7 +404,9 @@ class EmbeddedPostgres:
         for process in orphans:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGQUIT)
-        psutil.wait_procs(orphans, timeout=_LOCK_SECONDS)
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while any(self._is_our_server(process.pid, data) for process in orphans) and time.monotonic() < deadline:
+            time.sleep(0.005)
         if found is not None and found[1].name.startswith("aqf-") and _process_stamp(found[0]) is None:
             shutil.rmtree(found[1], ignore_errors=True)
 

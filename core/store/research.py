@@ -80,14 +80,14 @@ class ResearchStore:
         Parameters
         ----------
         sealed_from : datetime, optional
-            First moment of the hold-out; by default the last 20 % of the bars are sealed.
+            First moment of the hold-out; by default that of the versions before, or else the last 20 % of the bars.
         tradable : bool, default=True
             False for figures nobody can hold, such as the VIX: nothing is promoted on them.
 
         Raises
         ------
         StoreConflictError
-            If the same content is stored under this name with another seal.
+            If this name has another seal already, or the bars end before it.
         MissingDataError
             If the seal leaves no bar on either side, or a bar has no value at all.
 
@@ -134,7 +134,8 @@ class ResearchStore:
                 "n_bars": panel.n_bars,
                 "first_ts": panel.index[0].isoformat(),
                 "last_ts": panel.index[-1].isoformat(),
-                "sealed_from": seal.isoformat(),
+                "sealed_from": None if sealed_from is None else sealed_from.isoformat(),
+                "default_sealed_from": default_seal.isoformat(),
                 "tradable": tradable,
                 "caveats": list(caveats),
             },

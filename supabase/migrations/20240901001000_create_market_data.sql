@@ -101,7 +101,8 @@ revoke execute on function public.load_panel(uuid, text[]) from public, anon, au
 grant execute on function public.load_panel(uuid, text[]) to service_role, researcher;
 
 -- Writes a data set and its bars in one transaction. The same content under the same name is the same data set, and its seal
--- cannot be moved; other content under the same name is its next version.
+-- cannot be moved; other content under the same name is its next version,
+-- with the seal of the versions before it: what was sealed once is never opened by importing it again with more bars.
 -- Bars come as columns: position of the symbol in `p_dataset.symbols`, microseconds since the epoch, then the prices, NaN = absent.
 create or replace function public.import_dataset(
   p_dataset jsonb, p_symbol integer[], p_ts bigint[], p_open float8[], p_high float8[], p_low float8[], p_close float8[], p_volume float8[])
@@ -109,6 +110,7 @@ returns setof public.datasets
 language plpgsql security invoker set search_path = '' as $$
 declare
   v_dataset public.datasets;
+  v_sealed_from timestamptz;
 begin
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('public.datasets'));
   select d.* into v_dataset from public.datasets d
@@ -121,11 +123,21 @@ begin
     return next v_dataset;
     return;
   end if;
+  select d.sealed_from into v_sealed_from from public.datasets d where d.name = p_dataset ->> 'name' order by d.version desc limit 1;
+  if v_sealed_from <> (p_dataset ->> 'sealed_from')::timestamptz then
+    raise exception 'data set % is sealed from %: a seal cannot be moved, not by a new version either; import under another name',
+      p_dataset ->> 'name', v_sealed_from using errcode = 'restrict_violation';
+  end if;
+  if v_sealed_from > (p_dataset ->> 'last_ts')::timestamptz then
+    raise exception 'data set % is sealed from %, and these bars end before: nothing would be held out; import under another name',
+      p_dataset ->> 'name', v_sealed_from using errcode = 'restrict_violation';
+  end if;
   insert into public.datasets (name, version, source, content_sha256, symbols, fields, frequency, n_bars, first_ts, last_ts, sealed_from, tradable, caveats)
   select p_dataset ->> 'name', coalesce(max(d.version), 0) + 1, p_dataset ->> 'source', p_dataset ->> 'content_sha256',
     array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'symbols')), array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'fields')),
     coalesce(p_dataset ->> 'frequency', '1d'), (p_dataset ->> 'n_bars')::integer, (p_dataset ->> 'first_ts')::timestamptz,
-    (p_dataset ->> 'last_ts')::timestamptz, (p_dataset ->> 'sealed_from')::timestamptz,
+    (p_dataset ->> 'last_ts')::timestamptz,
+    coalesce(v_sealed_from, (p_dataset ->> 'sealed_from')::timestamptz, (p_dataset ->> 'default_sealed_from')::timestamptz),
     coalesce((p_dataset ->> 'tradable')::boolean, true), coalesce(p_dataset -> 'caveats', '[]')
   from public.datasets d where d.name = p_dataset ->> 'name'
   returning * into v_dataset;

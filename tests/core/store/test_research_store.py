@@ -131,6 +131,19 @@ def test_a_seal_cannot_be_moved(store: Store, owner: psycopg.Connection) -> None
     assert store.service.find_dataset("toy").sealed_from == SEAL
 
 
+def test_more_bars_under_the_same_name_open_nothing_that_was_sealed(store: Store) -> None:
+    first = import_toy(store.service)
+    longer = store.service.import_dataset(build_panel(n_bars=80), name="toy", source="a test")
+    assert longer.version == 2
+    assert longer.sealed_from == first.sealed_from
+    assert store.researcher.load_panel(longer).index[-1] < first.sealed_from
+    with pytest.raises(StoreConflictError, match="not by a new version either; import under another name"):
+        store.service.import_dataset(build_panel(n_bars=90), name="toy", source="a test", sealed_from=utc(2020, 4, 1))
+    with pytest.raises(StoreConflictError, match="nothing would be held out"):
+        store.service.import_dataset(build_panel().slice(0, 35), name="toy", source="a test")
+    assert [dataset.version for dataset in store.service.list_datasets()] == [2, 1]
+
+
 @pytest.mark.parametrize(
     "seal", [utc(2019, 1, 1), utc(2020, 1, 1, 21), utc(2020, 3, 11), utc(2030, 1, 1)], ids=["before", "first", "after", "far"]
 )
