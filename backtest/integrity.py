@@ -311,7 +311,7 @@ def spa_pvalue(returns: npt.ArrayLike, *, n_bootstrap: int = 1000, block_length:
     exceeded = 0
     for counts in draw_bootstrap_counts(n_obs, n_bootstrap, block_length, seed):
         best = np.maximum((counts @ scaled / n_obs - recentred).max(axis=1), 0.0)
-        exceeded += int(np.count_nonzero(best > observed))
+        exceeded += int(np.count_nonzero(best >= observed))
     return exceeded / n_bootstrap
 
 

@@ -280,7 +280,8 @@ def _drive(context: ResearchContext, session: ResearchSession, run: Run) -> Rese
         }
         begun = graph.get_state(config).values
         try:
-            graph.invoke(None if begun else {"messages": []}, config, durability="sync")
+            with translated_errors():
+                graph.invoke(None if begun else {"messages": []}, config, durability="sync")
         except AQFError as error:
             service.fail_run(session.run_id, str(error))
             raise

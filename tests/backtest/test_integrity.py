@@ -153,6 +153,11 @@ def test_spa_finds_an_edge_among_many_and_is_repeatable() -> None:
     assert first == integrity.spa_pvalue(returns, block_length=5, seed=1)
 
 
+def test_spa_says_one_where_every_strategy_loses() -> None:
+    losing = 0.01 * np.random.default_rng(3).standard_normal((300, 4)) - 0.01
+    assert integrity.spa_pvalue(losing, block_length=5, seed=1) == 1.0
+
+
 def test_spa_leaves_out_strategies_that_never_traded() -> None:
     returns = 0.01 * np.random.default_rng(13).standard_normal((300, 5))
     padded = np.column_stack((np.zeros(300), returns))
