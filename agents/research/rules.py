@@ -22,6 +22,7 @@ from agents.research.vectors import EMB_TYPE
 
 WINDOW, STRIDE = 128, 21
 MIN_BARS_FOR_VECTORS = 1_000
+MIN_STEPS_FOR_VECTORS = 8
 _BATCH, _MAX_BATCH = 8, 64
 _VECTOR_TOOLS = ("refresh_vector_store", "prune_vectors", "score_signal_cluster")
 _PRUNE = {"max_age_days": 5_475, "min_t_stat": 1.0}
@@ -34,6 +35,8 @@ def plan_next(session: ResearchSession, state: PlannerState) -> AIMessage:
 
 def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | None:
     done = state.get("vectors", {})
+    if session.budget.steps < MIN_STEPS_FOR_VECTORS:
+        return None
     if not session.request.vectors or session.panel.n_bars < MIN_BARS_FOR_VECTORS or "score_signal_cluster" in done:
         return None
     if any(row["tool"] in _VECTOR_TOOLS and row["error"] for row in session.store.researcher.list_tool_calls(session.run_id)):
@@ -78,15 +81,15 @@ def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
         return AIMessage(content=f"The budget of {session.budget.trials} trials is used.")
     rounds = max(1, (session.budget.steps - state.get("step", 0)) // 2 - 1)  # the last makes up for ideas that failed
     batch = min(left, max(_BATCH, min(_MAX_BATCH, math.ceil(left / rounds))))
-    tried = [_tried(summary) for summary in summaries]
-    known = session.known_expressions()
+    tried = [_tried(session, summary) for summary in summaries]
     ideas = propose_ideas(
         n=batch,
         question=session.request.question,
         fields=session.panel.fields,
         own=session.request.candidates,
         tried=tried,
-        known=known.__contains__,
+        known=session.tried_expressions(),
+        proposed=session.proposed_expressions(),
         rng=np.random.default_rng([session.request.seed, state.get("step", 0)]),
     )
     if not ideas:
@@ -98,14 +101,11 @@ def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
     return _call(state, reason, "propose_new_feature", calls)
 
 
-def _tried(summary: Mapping[str, Any]) -> Tried:
-    return Tried(
-        name=summary["name"],
-        family=summary["family"],
-        expression=summary["expression"],
-        rank_ic_t=summary["rank_ic_t"],
-        net_sharpe=summary["net_sharpe"],
-    )
+def _tried(session: ResearchSession, summary: Mapping[str, Any]) -> Tried:
+    t_stat = summary["rank_ic_t"]
+    if t_stat is None and summary["gross_sharpe"] is not None:
+        t_stat = summary["gross_sharpe"] * math.sqrt(summary["n_obs"] / session.config.periods_per_year)
+    return Tried(name=summary["name"], family=summary["family"], expression=summary["expression"], t_stat=t_stat)
 
 
 def _call(state: PlannerState, reason: str, tool: str, arguments: Sequence[Mapping[str, Any]]) -> AIMessage:

@@ -7,7 +7,7 @@ ideas in the same order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +28,18 @@ _WINDOW = re.compile(r"(?<=, )\d+(?=\))")
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What is known of an idea that was tried in this run."""
+    """What is known of an idea that was tried in this run.
+
+    Parameters
+    ----------
+    t_stat : float or None
+        t-statistic of its rank IC, or of its gross returns where there are too few symbols to rank.
+    """
 
     name: str
     family: str
     expression: str
-    rank_ic_t: float | None
-    net_sharpe: float | None
+    t_stat: float | None
 
 
 def asked_families(question: str, families: Sequence[str]) -> list[str]:
@@ -55,7 +60,8 @@ def propose_ideas(
     fields: Sequence[str],
     own: Sequence[Candidate],
     tried: Sequence[Tried],
-    known: Callable[[str], bool],
+    known: Collection[str],
+    proposed: Collection[str],
     rng: np.random.Generator,
 ) -> list[Candidate]:
     """Choose what to try next.
@@ -67,11 +73,13 @@ def propose_ideas(
     fields : sequence of str
         Columns of the data.
     own : sequence of Candidate
-        Ideas of the request itself, which come first.
+        Ideas of the request itself, which come first and are tried whoever tried them before.
     tried : sequence of Tried
         What this run has measured so far.
-    known : callable
-        Tells whether an expression's hash was tried on this data before, by anybody.
+    known : collection of str
+        Hashes of what was tried on this data before, by anybody.
+    proposed : collection of str
+        Hashes of what this run has proposed.
     rng : numpy.random.Generator
 
     Returns
@@ -79,21 +87,24 @@ def propose_ideas(
     list of Candidate
     """
     offered: dict[str, Candidate] = {}
+    taken = {*known, *proposed}
 
     def offer(candidate: Candidate) -> None:
         if len(offered) < n:
             sha = parse(candidate.expression).sha256
-            if sha not in offered and not known(sha):
+            if sha not in offered and sha not in taken:
                 offered[sha] = candidate
 
     for candidate in own:
-        offer(candidate)
+        sha = parse(candidate.expression).sha256
+        if len(offered) < n and sha not in proposed:
+            offered.setdefault(sha, candidate)
     for candidate in _opposites(tried):
         offer(candidate)
     library = _library(question, fields, tried)
     refined = []
     if len(tried) >= FIRST_LOOK:
-        refined = [candidate for candidate in _refinements(tried) if not known(parse(candidate.expression).sha256)]
+        refined = [candidate for candidate in _refinements(tried) if parse(candidate.expression).sha256 not in taken]
     for candidate in refined[: n // 2]:
         offer(candidate)
     for candidate in [*library, *refined]:
@@ -115,10 +126,10 @@ def _opposites(tried: Sequence[Tried]) -> list[Candidate]:
             expression=f"-({idea.expression})",
             family=idea.family,
             parents=(idea.expression,),
-            hypothesis=f"The opposite of {idea.name}, whose rank IC had a t-statistic of {idea.rank_ic_t:.1f}.",
+            hypothesis=f"The opposite of {idea.name}, which measured a t-statistic of {idea.t_stat:.1f}.",
         )
         for idea in tried
-        if idea.rank_ic_t is not None and idea.rank_ic_t < -STRONG_T and not idea.name.startswith("inverse_")
+        if idea.t_stat is not None and idea.t_stat < -STRONG_T and not idea.name.startswith("inverse_")
     ]
 
 
@@ -131,9 +142,7 @@ def _library(question: str, fields: Sequence[str], tried: Sequence[Tried]) -> li
         )
     asked = asked_families(question, list(by_family))
     counts = {family: sum(idea.family == family for idea in tried) for family in by_family}
-    best = {
-        family: max((idea.rank_ic_t or 0.0 for idea in tried if idea.family == family), default=0.0) for family in by_family
-    }
+    best = {family: max((idea.t_stat or 0.0 for idea in tried if idea.family == family), default=0.0) for family in by_family}
     ordered = [candidate for family in asked for candidate in by_family.pop(family)]
     queues = dict(by_family)
     while queues:
@@ -148,8 +157,8 @@ def _library(question: str, fields: Sequence[str], tried: Sequence[Tried]) -> li
 def _refinements(tried: Sequence[Tried]) -> list[Candidate]:
     """Tune what measured best, one window at a time, and smooth it; the best idea's refinements come first."""
     strong = sorted(
-        (idea for idea in tried if idea.rank_ic_t is not None and idea.rank_ic_t > STRONG_T),
-        key=lambda idea: -(idea.rank_ic_t or 0.0),
+        (idea for idea in tried if idea.t_stat is not None and idea.t_stat > STRONG_T),
+        key=lambda idea: -(idea.t_stat or 0.0),
     )
     candidates = []
     for idea in strong[:_REFINED]:
@@ -169,7 +178,7 @@ def _refinements(tried: Sequence[Tried]) -> list[Candidate]:
                     expression=expression.text,
                     family=idea.family,
                     parents=(idea.expression,),
-                    hypothesis=f"A refinement of {idea.name}, whose rank IC had a t-statistic of {idea.rank_ic_t:.1f}.",
+                    hypothesis=f"A refinement of {idea.name}, which measured a t-statistic of {idea.t_stat:.1f}.",
                 )
             )
     return candidates
@@ -178,7 +187,7 @@ def _refinements(tried: Sequence[Tried]) -> list[Candidate]:
 def _variation(fields: Sequence[str], tried: Sequence[Tried], rng: np.random.Generator) -> Candidate | None:
     """Change or cross what measured best; now and then, something new altogether."""
     parents: tuple[str, ...]
-    ranked = sorted((idea for idea in tried if idea.rank_ic_t is not None), key=lambda idea: -(idea.rank_ic_t or 0.0))[:12]
+    ranked = sorted((idea for idea in tried if idea.t_stat is not None), key=lambda idea: -(idea.t_stat or 0.0))[:12]
     try:
         if not ranked or rng.random() < 0.2:
             expression, parents, family = random_expression(rng, fields), (), "search"

@@ -92,16 +92,17 @@ class ResearchSession:
         min_train = min(252, max(60, self.panel.n_bars // 5))
         return WalkForward(min_train, 126)
 
-    def known_expressions(self) -> set[str]:
-        """Return the hashes of what any run tried on this data set, and of what this run has proposed, accepted or not."""
-        store = self.store.researcher
-        rows = store.gateway.select(
+    def tried_expressions(self) -> set[str]:
+        """Return the hashes of what any run tried on this data set."""
+        rows = self.store.researcher.gateway.select(
             "trial_results", columns=("expression_sha256",), where={"dataset_id": self.dataset.dataset_id}
         )
-        proposed = [
-            row["arguments"]["expression"] for row in store.list_tool_calls(self.run_id) if row["tool"] == "propose_new_feature"
-        ]
-        return {row["expression_sha256"] for row in rows} | {parse(expression).sha256 for expression in proposed}
+        return {row["expression_sha256"] for row in rows}
+
+    def proposed_expressions(self) -> set[str]:
+        """Return the hashes of what this run has proposed, accepted or not."""
+        calls = self.store.researcher.list_tool_calls(self.run_id)
+        return {parse(row["arguments"]["expression"]).sha256 for row in calls if row["tool"] == "propose_new_feature"}
 
     def out_of_time(self) -> bool:
         """Whether the search has used up its seconds."""

@@ -117,7 +117,7 @@ class EmbeddedPostgres:
     home : Path
         The folder named by `AQF_HOME`; created if absent.
     keep_server : bool, default=False
-        Leave the server running when the last user has left.
+        Leave the server running when the last user has left, this one or a later one, until :meth:`stop_for_all`.
 
     Raises
     ------
@@ -151,18 +151,28 @@ class EmbeddedPostgres:
             with self._locked():
                 place = self._choose_place(account)
                 socket_directory = self._running(place)
-                if socket_directory is None:
-                    self._shut_down(place)
-                    binaries = self._binaries(account)
-                    self._create_cluster(place, binaries, account)
-                    socket_directory = self._launch(place, binaries, account)
-                if self._user_file is None:
-                    users = self._folder / "users"
-                    users.mkdir(exist_ok=True)
-                    user_file = users / f"{_process_stamp(os.getpid())}-{secrets.token_hex(4)}"
-                    user_file.touch()
-                    self._user_file = user_file
+                try:
+                    if socket_directory is None:
+                        self._shut_down(place)
+                        binaries = self._binaries(account)
+                        self._create_cluster(place, binaries, account)
+                        socket_directory = self._launch(place, binaries, account)
+                    self._register()
+                except BaseException:  # an interrupt while it starts leaves no server that nobody uses
+                    if not self._live_users():
+                        self._shut_down(place)
+                    raise
+                if self._keep_server:
+                    (self._folder / "keep").touch()
         return f"host={socket_directory} user=postgres dbname=postgres"
+
+    def _register(self) -> None:
+        if self._user_file is None:
+            users = self._folder / "users"
+            users.mkdir(exist_ok=True)
+            user_file = users / f"{_process_stamp(os.getpid())}-{secrets.token_hex(4)}"
+            user_file.touch()
+            self._user_file = user_file
 
     def stop(self) -> None:
         """Leave the server; stop it when nobody else uses it."""
@@ -171,7 +181,7 @@ class EmbeddedPostgres:
         with self._writing(), self._locked():
             self._user_file.unlink(missing_ok=True)
             self._user_file = None
-            if not self._keep_server and not self._live_users():
+            if not (self._folder / "keep").exists() and not self._live_users():
                 self._shut_down(self._place())
 
     def stop_for_all(self) -> bool:
@@ -179,6 +189,7 @@ class EmbeddedPostgres:
         if not self._folder.is_dir():
             return False
         with self._writing(), self._locked():
+            (self._folder / "keep").unlink(missing_ok=True)
             return self._shut_down(self._place())
 
     def conninfo(self) -> str | None:

@@ -251,7 +251,9 @@ class ResearchStore:
         MissingDataError
             If there is no such run, or several begin so.
         """
-        wanted = str(run).lower()
+        wanted = str(run).strip().lower()
+        if not wanted:
+            raise MissingDataError("the id of a run must not be empty: see `aqf runs`.")
         matches = [
             row for row in self.list_runs(limit=100_000) if str(row.run_id).startswith(wanted) or row.thread_id == str(run)
         ]

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
@@ -19,7 +19,8 @@ def propose(
     fields: Sequence[str] = BAR_FIELDS,
     own: Sequence[Candidate] = (),
     tried: Sequence[Tried] = (),
-    known: set[str] = frozenset(),
+    known: Collection[str] = (),
+    proposed: Collection[str] = (),
     seed: int = 0,
 ) -> list[Candidate]:
     return propose_ideas(
@@ -28,13 +29,14 @@ def propose(
         fields=fields,
         own=own,
         tried=tried,
-        known=known.__contains__,
+        known=known,
+        proposed=proposed,
         rng=np.random.default_rng(seed),
     )
 
 
-def tried(name: str, expression: str, rank_ic_t: float | None, family: str = "reversal") -> Tried:
-    return Tried(name=name, family=family, expression=expression, rank_ic_t=rank_ic_t, net_sharpe=0.0)
+def tried(name: str, expression: str, t_stat: float | None, family: str = "reversal") -> Tried:
+    return Tried(name=name, family=family, expression=expression, t_stat=t_stat)
 
 
 def shas(ideas: Sequence[Candidate]) -> list[str]:
@@ -126,3 +128,10 @@ def test_the_same_seed_draws_the_same_variations_and_another_seed_others() -> No
 def test_trials_are_counted_by_family() -> None:
     done = [tried("a", "close", None), tried("b", "open", None), tried("c", "high", None, "range")]
     assert count_by_family(done) == {"reversal": 2, "range": 1}
+
+
+def test_the_ideas_of_the_request_are_tried_whoever_tried_them_before_but_once_a_run() -> None:
+    own = Candidate(name="mine", expression="-returns")
+    sha = parse(own.expression).sha256
+    assert propose(own=[own], known={sha})[0] == own
+    assert own not in propose(own=[own], known={sha}, proposed={sha})
