@@ -120,7 +120,7 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
         tool_call_id: CallId,
         count: Annotated[int, "How many neighbours, 5 to 200."] = 50,
     ) -> str:
-        """Find the past windows most like the latest one of a symbol and tell what followed them, with its t-statistic."""
+        """Find the past windows most like the latest one of a symbol and tell what followed them. Descriptive, not evidence."""
 
         def work() -> Mapping[str, Any]:
             if symbol not in session.panel.symbols:

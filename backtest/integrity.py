@@ -127,7 +127,7 @@ def deflated_sharpe_ratio(
     skew, kurtosis : float
         Of the returns; 0 and 3 for a normal distribution.
     n_trials : int
-        Effective number of independent trials, `effective_number_of_trials`.
+        Effective number of independent trials, `equivalent_independent_trials`.
     variance : float, optional
         Variance of the Sharpe ratio per period across trials; ``1 / (n_obs - 1)`` when None.
 
@@ -380,8 +380,9 @@ def effective_number_of_trials(returns: npt.ArrayLike) -> int:
     Returns
     -------
     int
-        Leaders found going through the columns in order: a trial opens a new cluster when its absolute correlation with
-        every leader so far is below 0.5. A correlation that is not defined (a trial that never traded) counts as zero.
+        Leaders found going through the columns in order: a trial opens a new cluster when its correlation with every
+        leader so far is below 0.5; the opposite of an idea is another idea. A correlation that is not defined (a trial that
+        never traded) counts as zero.
 
     Raises
     ------
@@ -405,7 +406,7 @@ def effective_number_of_trials(returns: npt.ArrayLike) -> int:
     units = np.where(flat, 0.0, centred / np.where(flat, 1.0, norm))
     leaders: list[int] = []
     for trial in range(values.shape[1]):
-        if (np.abs(units[:, leaders].T @ units[:, trial]) < 0.5).all():
+        if (units[:, leaders].T @ units[:, trial] < 0.5).all():
             leaders.append(trial)
     return len(leaders)
 

@@ -38,8 +38,9 @@ def scores_to_weights(
     method : {"cross_section", "time_series"}, default="cross_section"
         ``cross_section``: ranks of the bar, centred and scaled so that weights sum to zero and their absolute values to
         `gross`; ties share the mean of their ranks; a bar with fewer than three different scores gets no weights.
-        ``time_series``: ``tanh(score / rms)`` with the root mean square of the asset's own last 252 scores (at least 20,
-        the current one counts), each asset with an opinion being given an equal part of `gross`.
+        ``time_series``: ``tanh(z)`` with the z-score of the score among the asset's own last 252 scores (at least 20, the
+        current one counts), each asset with an opinion being given an equal part of `gross`. A score that says the same
+        all the time holds nothing: being long for ever is no timing.
     holding_bars : int, default=1
         Average of the targets of the last `holding_bars` bars: that many overlapping portfolios, one begun each bar and
         each held that long [1]_. Bars before the first count as no position.
@@ -131,11 +132,15 @@ def _rank_targets(scores: FloatArray, gross: float) -> FloatArray:
 
 def _trend_targets(scores: FloatArray, gross: float) -> FloatArray:
     known = np.isfinite(scores)
+    values = np.where(known, scores, 0.0)
     count = _trailing_sum(known.astype(np.float64))
-    power = _trailing_sum(np.where(known, scores, 0.0) ** 2)
-    usable = known & (count >= MIN_TRAILING) & (power > 0.0)
+    divisor = np.maximum(count, 1.0)
+    mean = _trailing_sum(values) / divisor
+    power = _trailing_sum(values**2) / divisor
+    variance = power - mean**2
+    usable = known & (count >= MIN_TRAILING) & (variance > 1e-12 * power)
     strength = np.zeros(scores.shape)
-    np.divide(scores, np.sqrt(power / np.maximum(count, 1.0)), out=strength, where=usable)
+    np.divide(values - mean, np.sqrt(np.where(usable, variance, 1.0)), out=strength, where=usable)
     members = np.maximum(usable.sum(axis=1, keepdims=True), 1)
     weights: FloatArray = np.tanh(strength) * (gross / members)
     return weights

@@ -454,8 +454,8 @@ def _volume() -> Iterator[_Row]:
         )
     yield (
         "low_rank_price_volume_correlation",
-        "-ts_cov(rank(close), rank(volume), 5)",
-        "Ranks of price and volume that rise together mark exhausted buying.",
+        "-ts_cov(rank(close / ts_mean(close, 21)), rank(volume / ts_mean(volume, 21)), 5)",
+        "Ranks of relative price and relative volume that rise together mark exhausted buying.",
         "Kakushadze 2016, alpha 13",
     )
     for n in (1, 5):

@@ -70,7 +70,7 @@ def calibrate_market(
         panel = markets.planted(seed=seed, sharpe=edge, kind=kind, n_assets=n_assets, n_bars=n_bars)
     name = f"synthetic-{'none' if edge is None else f'{kind}-{edge:g}'}-{seed}-{uuid.uuid4().hex[:8]}"
     service = context.store.service
-    dataset = service.import_dataset(panel, name=name, source="backtest.markets", caveats=(_SYNTHETIC,))
+    dataset = service.import_dataset(panel, name=name, source="backtest.markets", synthetic=True, caveats=(_SYNTHETIC,))
     request = ResearchRequest(question=QUESTION, dataset=name, seed=seed, vectors=False)
     report: ResearchReport = run_planner(
         request, budget=Budget(trials=trials, steps=60), planner="rules", context=context, on_event=on_event

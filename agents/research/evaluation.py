@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from agents.research.session import HOLDING_GRID, ResearchSession
+from agents.research.session import ResearchSession
 from backtest.integrity import deflated_sharpe_ratio, probabilistic_sharpe_ratio
 from backtest.metrics import kurtosis, sharpe_per_period, skewness
-from backtest.walkforward import WalkForwardResult, run_walk_forward
+from backtest.portfolio import compute_targets
+from backtest.walkforward import HOLDING_GRID, WalkForwardResult, run_walk_forward
 from core.errors import DataError, MissingDataError, ToolFailed
 from core.market.panel import FloatArray
 from core.provenance import sha256_of
@@ -58,6 +59,14 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
             session.store.service.set_feature_status(feature.feature_id, FeatureStatus.REJECTED, "leak")
             raise ToolFailed(f"{feature.name} uses the future and was rejected: {leaks.summary()}")
         scores = compute(feature.expression, session.panel)
+        weights = compute_targets(scores, method=session.method, gross=1.0)
+        if _depends_on_level(session, feature.expression, weights):
+            session.store.service.set_feature_status(feature.feature_id, FeatureStatus.REJECTED, "price_level")
+            raise ToolFailed(
+                f"{feature.name} depends on the level of prices or volumes. Adjusted prices have their level from splits and "
+                "dividends that came later, so that it looks ahead: divide by a price or volume of the same symbol, as in "
+                "close / ts_mean(close, 20)."
+            )
         outcome = run_walk_forward(session.panel, scores, session.config, session.splits, HOLDING_GRID, method=session.method)
     except DataError as error:
         raise ToolFailed(f"{feature.name} cannot be computed on {session.dataset.name}: {error}") from error
@@ -113,6 +122,30 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
     if feature.status == FeatureStatus.PROPOSED:
         session.store.service.set_feature_status(feature.feature_id, FeatureStatus.TESTED, None)
     return _summary(session.store.researcher.list_trials({"trial_id": trial_id})[0])
+
+
+def is_worth_a_trial(session: ResearchSession, expression: str) -> bool:
+    """Tell whether an expression takes positions on this data, and not by the level of prices; no return is looked at."""
+    try:
+        weights = compute_targets(compute(expression, session.panel), method=session.method, gross=1.0)
+        return bool(weights.any()) and not _depends_on_level(session, expression, weights)
+    except DataError:  # it cannot be computed on this data
+        return False
+
+
+def _depends_on_level(session: ResearchSession, expression: str, weights: FloatArray) -> bool:
+    """Tell whether the weights change when each symbol's prices are multiplied, and its volume divided, by a constant.
+
+    That is what a later split does to the past of an adjusted series. The truncation test cannot see it, because the
+    adjustment is in the data. The constants are powers of two, which change no digit of a quotient.
+    """
+    panel = session.panel
+    factors = 2.0 ** np.random.default_rng(session.request.seed).permutation(np.arange(panel.n_assets) % 7 - 3)
+    prices = {name: panel.get(name) * factors for name in panel.fields if name in ("open", "high", "low", "close")}
+    volumes = {name: panel.get(name) / factors for name in panel.fields if name == "volume"}
+    scores = compute(expression, panel.replace(**prices, **volumes))
+    moved = np.abs(weights - compute_targets(scores, method=session.method, gross=1.0)).max(axis=1) > 1e-6
+    return int(moved.sum()) > 0.01 * max(1, int(weights.any(axis=1).sum()))
 
 
 def compute_behaviour(gross_returns: FloatArray) -> FloatArray | None:

@@ -20,9 +20,7 @@ def recall(session: ResearchSession) -> dict[str, Any]:
         Trials and runs so far, promoted features, the best past trial, vectors, and a sentence that says so.
     """
     store = session.store.researcher
-    trials = [
-        trial for trial in store.list_trials({"dataset_id": session.dataset.dataset_id}) if trial.run_id != session.run_id
-    ]
+    trials = [trial for trial in store.list_trials({"family_id": session.dataset.family_id}) if trial.run_id != session.run_id]
     runs = store.gateway.select(
         "research_runs",
         columns=("run_id",),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from langchain_core.messages import AIMessage, ToolCall
 
+from agents.research.evaluation import is_worth_a_trial
 from agents.research.search import Tried, count_by_family, propose_ideas
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
@@ -90,6 +91,7 @@ def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
         tried=tried,
         known=session.tried_expressions(),
         proposed=session.proposed_expressions(),
+        acceptable=lambda expression: is_worth_a_trial(session, expression),
         rng=np.random.default_rng([session.request.seed, state.get("step", 0)]),
     )
     if not ideas:

@@ -19,7 +19,7 @@ from agents.langgraph_chain import PlannerName, build_graph
 from agents.research.llm import check_model
 from agents.research.report import ResearchReport, report_folder
 from agents.research.request import Budget, ResearchRequest
-from agents.research.session import MIN_BARS, Event, EventHandler, ResearchSession, ignore_event
+from agents.research.session import MIN_BARS, MIN_SEALED_BARS, Event, EventHandler, ResearchSession, ignore_event
 from core.clock import Clock, SystemClock
 from core.errors import AQFError, ConfigurationError, DataError, MissingDataError, StoreConflictError
 from core.market import dataset_info, list_datasets, load_dataset
@@ -248,6 +248,12 @@ def _build_session(
     on_event: EventHandler | None,
 ) -> ResearchSession:
     panel = context.store.researcher.load_panel(dataset, request.symbols or None)
+    sealed = dataset.n_bars - panel.n_bars
+    if sealed < MIN_SEALED_BARS:
+        raise MissingDataError(
+            f"{dataset.name} has {sealed} sealed bars; a hold-out needs at least {MIN_SEALED_BARS} to decide anything: "
+            "import it under another name with an earlier --sealed-from."
+        )
     if panel.n_bars < MIN_BARS:
         raise MissingDataError(
             f"{dataset.name} has {panel.n_bars} bars before its seal; research needs at least {MIN_BARS}: "
@@ -268,7 +274,7 @@ def _build_session(
 
 
 def _drive(context: ResearchContext, session: ResearchSession, run: Run) -> ResearchReport:
-    """Run the graph to its end; what fails is written on the run's row, so that it can be resumed."""
+    """Run the graph to its end; what was foreseen to fail is written on the run's row, and every run can be resumed."""
     service = context.store.service
     with _checkpointer(context.store, session.run_id) as saver:
         service.reopen_run(session.run_id)

@@ -7,7 +7,7 @@ ideas in the same order.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,7 @@ def propose_ideas(
     tried: Sequence[Tried],
     known: Collection[str],
     proposed: Collection[str],
+    acceptable: Callable[[str], bool],
     rng: np.random.Generator,
 ) -> list[Candidate]:
     """Choose what to try next.
@@ -80,6 +81,8 @@ def propose_ideas(
         Hashes of what was tried on this data before, by anybody.
     proposed : collection of str
         Hashes of what this run has proposed.
+    acceptable : callable
+        Tells whether an expression drawn at random is worth a trial.
     rng : numpy.random.Generator
 
     Returns
@@ -113,7 +116,7 @@ def propose_ideas(
         if len(offered) >= n:
             break
         variation = _variation(fields, tried, rng)
-        if variation is not None:
+        if variation is not None and acceptable(variation.expression):
             offer(variation)
     return list(offered.values())
 

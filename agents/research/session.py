@@ -22,9 +22,9 @@ from core.store.records import Dataset
 from features import parse
 
 Method = Literal["cross_section", "time_series"]
-HOLDING_GRID = (1, 2, 5, 10, 21)
 MIN_CROSS_SECTION = 4
 MIN_BARS = 400
+MIN_SEALED_BARS = 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class ResearchSession:
     def tried_expressions(self) -> set[str]:
         """Return the hashes of what any run tried on this data set."""
         rows = self.store.researcher.gateway.select(
-            "trial_results", columns=("expression_sha256",), where={"dataset_id": self.dataset.dataset_id}
+            "trial_results", columns=("expression_sha256",), where={"family_id": self.dataset.family_id}
         )
         return {row["expression_sha256"] for row in rows}
 

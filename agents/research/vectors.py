@@ -165,7 +165,7 @@ def latest_analogues(session: ResearchSession, symbol: str, *, count: int = 50, 
         "horizon_bars": LABEL_HORIZON,
         "n": int(score["n"] or 0),
         "mean_forward_return": score["mean_label"],
-        "t_stat": score["label_t_stat"],
+        "t_stat_if_independent": score["label_t_stat"],
         "cohesion": score["cohesion"],
         "separation": score["separation"],
         "nearest": [

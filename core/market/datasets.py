@@ -209,6 +209,7 @@ _DATASETS: dict[str, tuple[DatasetInfo, Callable[[str], Panel]]] = {
             _INDEX_NOT_TRADABLE,
             _EARLY_CLOSE,
             _EXAMPLE_ONLY,
+            tradable=False,
         ),
         _entry(
             "factors_5",
@@ -233,6 +234,7 @@ _DATASETS: dict[str, tuple[DatasetInfo, Callable[[str], Panel]]] = {
             "the volume is that of the members together",
             _INDEX_NOT_TRADABLE,
             _EARLY_CLOSE,
+            tradable=False,
         ),
         _entry(
             "nasdaq",
@@ -245,6 +247,7 @@ _DATASETS: dict[str, tuple[DatasetInfo, Callable[[str], Panel]]] = {
             "the volume is that of the members together, and missing on 2015-05-12 and 2018-01-09",
             _INDEX_NOT_TRADABLE,
             _EARLY_CLOSE,
+            tradable=False,
         ),
         _entry(
             "vix",

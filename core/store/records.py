@@ -85,6 +85,7 @@ class Dataset(_Record):
     last_ts: datetime
     sealed_from: datetime
     tradable: bool
+    family_id: UUID
     caveats: list[str]
 
 
@@ -177,6 +178,7 @@ class Trial(_Record):
     hypothesis: str
     feature_status: str
     promoted_here: bool
+    family_id: UUID
     config_sha256: str
     n_obs: int
     sharpe: float

@@ -74,6 +74,7 @@ class ResearchStore:
         caveats: Sequence[str] = (),
         sealed_from: datetime | None = None,
         tradable: bool = True,
+        synthetic: bool = False,
     ) -> Dataset:
         """Store a panel, whole or not at all.
 
@@ -83,6 +84,9 @@ class ResearchStore:
             First moment of the hold-out; by default that of the versions before, or else the last 20 % of the bars.
         tradable : bool, default=True
             False for figures nobody can hold, such as the VIX: nothing is promoted on them.
+        synthetic : bool, default=False
+            True for a generated market, which has no past: otherwise mostly the same bars under another name share the seal
+            and the count of trials.
 
         Raises
         ------
@@ -137,6 +141,7 @@ class ResearchStore:
                 "sealed_from": None if sealed_from is None else sealed_from.isoformat(),
                 "default_sealed_from": default_seal.isoformat(),
                 "tradable": tradable,
+                "synthetic": synthetic,
                 "caveats": list(caveats),
             },
             p_symbol=(asset + 1).tolist(),
@@ -366,18 +371,22 @@ class ResearchStore:
         """Return how many trials were made on the data set of a lineage, ever, by anybody."""
         return TrialCount.from_row(self.gateway.rpc("effective_trials", p_lineage=lineage)[0])
 
-    def load_behaviours(self, lineage: str) -> FloatArray:
-        """Load how every different trial on the data set of a lineage moves.
+    def load_behaviours(self, lineage: str) -> dict[str, FloatArray]:
+        """Load how every different trial on the family of data sets of a lineage moves.
 
         Returns
         -------
-        ndarray of shape (n_trials, 320)
-            Rows of unit length in ledger order; zero for a trial that never moved.
+        dict of str to ndarray of shape (320,)
+            By hash of the configuration, in ledger order; of unit length, or zero for a trial that never moved.
         """
         rows = sorted(self.gateway.rpc("trial_behaviours", p_lineage=lineage), key=lambda row: row["trial_id"])
-        return np.array(
-            [np.zeros(VECTOR_WIDTH) if row["behaviour"] is None else row["behaviour"].to_numpy() for row in rows]
-        ).reshape(-1, VECTOR_WIDTH)
+        still = np.zeros(VECTOR_WIDTH)
+        return {
+            row["config_sha256"]: still
+            if row["behaviour"] is None
+            else np.asarray(row["behaviour"].to_numpy(), dtype=np.float64)
+            for row in rows
+        }
 
     def verify_trials(self) -> list[Row]:
         """Name every trial that was tampered with; an empty list means the ledger is whole."""
@@ -396,6 +405,11 @@ class ResearchStore:
                 "open_holdout"
             ]
         )
+
+    def find_holdout(self, lineage: str) -> Row | None:
+        """Return the opening of a lineage's hold-out, if there was one."""
+        rows = self.gateway.select("holdout_openings", where={"lineage": lineage})
+        return rows[0] if rows else None
 
     def record_holdout(self, lineage: str, run_id: UUID, metrics: Mapping[str, Any]) -> None:
         """Store what the hold-out said."""

@@ -14,6 +14,8 @@ create table if not exists public.datasets (
   last_ts timestamptz not null,
   sealed_from timestamptz not null,
   tradable boolean not null default true,
+  synthetic boolean not null default false,
+  family_id uuid not null default gen_random_uuid(),
   caveats jsonb not null default '[]',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -21,6 +23,8 @@ create table if not exists public.datasets (
   check (first_ts <= last_ts),
   check (sealed_from > first_ts)
 );
+create index if not exists datasets_family_id on public.datasets (family_id);
+comment on column public.datasets.family_id is 'Data sets with mostly the same bars: their trials and hold-out openings are counted together.';
 comment on column public.datasets.tradable is 'False for figures nobody can hold, such as the VIX: nothing is promoted on them.';
 comment on column public.datasets.sealed_from is 'First sealed moment; bars from here on are the hold-out. It can never be moved.';
 
@@ -53,7 +57,7 @@ create or replace function public.guard_dataset() returns trigger
 language plpgsql set search_path = '' as $$
 begin
   if new.sealed_from is distinct from old.sealed_from or new.content_sha256 is distinct from old.content_sha256
-     or new.name is distinct from old.name or new.version is distinct from old.version then
+     or new.name is distinct from old.name or new.version is distinct from old.version or new.family_id is distinct from old.family_id then
     raise exception 'data set % is sealed: name, version, content and seal never change; import a new version', old.name
       using errcode = 'restrict_violation';
   end if;
@@ -100,9 +104,10 @@ $$;
 revoke execute on function public.load_panel(uuid, text[]) from public, anon, authenticated;
 grant execute on function public.load_panel(uuid, text[]) to service_role, researcher;
 
--- Writes a data set and its bars in one transaction. The same content under the same name is the same data set, and its seal
--- cannot be moved; other content under the same name is its next version,
--- with the seal of the versions before it: what was sealed once is never opened by importing it again with more bars.
+-- Writes a data set and its bars in one transaction. The same content under the same name is the same data set; other content under
+-- the same name is its next version. Data sets with the same name, the same content, or mostly the same closes are one family: they
+-- share the count of trials, the openings of the hold-out and the seal, so that a new name does not open what was sealed. A synthetic
+-- market has no past and is a family of its own.
 -- Bars come as columns: position of the symbol in `p_dataset.symbols`, microseconds since the epoch, then the prices, NaN = absent.
 create or replace function public.import_dataset(
   p_dataset jsonb, p_symbol integer[], p_ts bigint[], p_open float8[], p_high float8[], p_low float8[], p_close float8[], p_volume float8[])
@@ -110,7 +115,10 @@ returns setof public.datasets
 language plpgsql security invoker set search_path = '' as $$
 declare
   v_dataset public.datasets;
+  v_seal timestamptz;
   v_sealed_from timestamptz;
+  v_family_id uuid;
+  v_synthetic boolean := coalesce((p_dataset ->> 'synthetic')::boolean, false);
 begin
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('public.datasets'));
   select d.* into v_dataset from public.datasets d
@@ -123,22 +131,44 @@ begin
     return next v_dataset;
     return;
   end if;
-  select d.sealed_from into v_sealed_from from public.datasets d where d.name = p_dataset ->> 'name' order by d.version desc limit 1;
-  if v_sealed_from <> (p_dataset ->> 'sealed_from')::timestamptz then
-    raise exception 'data set % is sealed from %: a seal cannot be moved, not by a new version either; import under another name',
-      p_dataset ->> 'name', v_sealed_from using errcode = 'restrict_violation';
+  v_seal := (p_dataset ->> 'sealed_from')::timestamptz;
+  select d.family_id into v_family_id from public.datasets d where d.name = p_dataset ->> 'name' limit 1;
+  if v_family_id is null and not v_synthetic then
+    select d.family_id into v_family_id from public.datasets d
+    where d.content_sha256 = p_dataset ->> 'content_sha256' and not d.synthetic order by d.created_at limit 1;
   end if;
-  if v_sealed_from > (p_dataset ->> 'last_ts')::timestamptz then
-    raise exception 'data set % is sealed from %, and these bars end before: nothing would be held out; import under another name',
-      p_dataset ->> 'name', v_sealed_from using errcode = 'restrict_violation';
+  if v_family_id is null and not v_synthetic then
+    with sample as (
+      select (p_dataset -> 'symbols') ->> (b.symbol - 1) as symbol, '1970-01-01 00:00:00+00'::timestamptz + b.ts * interval '1 microsecond' as ts, b.close
+      from unnest(p_symbol, p_ts, p_close) with ordinality as b (symbol, ts, close, place)
+      where b.place % greatest(1, cardinality(p_ts) / 1000) = 0 and b.close <> 'nan'
+    )
+    select d.family_id into v_family_id
+    from public.datasets d cross join sample s
+    join public.market_bars m on m.dataset_id = d.dataset_id and m.symbol = s.symbol and m.ts = s.ts
+    where not d.synthetic and abs(m.close - s.close) <= 1e-6 * s.close
+    group by d.dataset_id, d.family_id, d.created_at
+    having count(*) >= 0.5 * (select count(*) from sample)
+    order by d.created_at limit 1;
   end if;
-  insert into public.datasets (name, version, source, content_sha256, symbols, fields, frequency, n_bars, first_ts, last_ts, sealed_from, tradable, caveats)
-  select p_dataset ->> 'name', coalesce(max(d.version), 0) + 1, p_dataset ->> 'source', p_dataset ->> 'content_sha256',
-    array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'symbols')), array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'fields')),
+  select min(d.sealed_from) into v_sealed_from from public.datasets d where d.family_id = v_family_id;
+  if v_seal > v_sealed_from or (v_seal <> v_sealed_from and exists (select from public.datasets d where d.name = p_dataset ->> 'name')) then
+    raise exception 'these bars are sealed from %: a seal cannot be moved, neither by a new version nor under another name', v_sealed_from
+      using errcode = 'restrict_violation';
+  end if;
+  if v_sealed_from > (p_dataset ->> 'last_ts')::timestamptz or v_sealed_from <= (p_dataset ->> 'first_ts')::timestamptz then
+    raise exception 'these bars are sealed from %, which leaves none on one side: bring bars from before and after', v_sealed_from
+      using errcode = 'restrict_violation';
+  end if;
+  insert into public.datasets (name, version, family_id, source, content_sha256, symbols, fields, frequency, n_bars, first_ts, last_ts,
+    sealed_from, tradable, synthetic, caveats)
+  select p_dataset ->> 'name', coalesce(max(d.version), 0) + 1, coalesce(v_family_id, gen_random_uuid()), p_dataset ->> 'source',
+    p_dataset ->> 'content_sha256', array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'symbols')),
+    array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'fields')),
     coalesce(p_dataset ->> 'frequency', '1d'), (p_dataset ->> 'n_bars')::integer, (p_dataset ->> 'first_ts')::timestamptz,
     (p_dataset ->> 'last_ts')::timestamptz,
-    coalesce(v_sealed_from, (p_dataset ->> 'sealed_from')::timestamptz, (p_dataset ->> 'default_sealed_from')::timestamptz),
-    coalesce((p_dataset ->> 'tradable')::boolean, true), coalesce(p_dataset -> 'caveats', '[]')
+    coalesce(v_seal, least(v_sealed_from, (p_dataset ->> 'default_sealed_from')::timestamptz)),
+    coalesce((p_dataset ->> 'tradable')::boolean, true), v_synthetic, coalesce(p_dataset -> 'caveats', '[]')
   from public.datasets d where d.name = p_dataset ->> 'name'
   returning * into v_dataset;
   insert into public.market_bars (dataset_id, symbol, ts, open, high, low, close, volume)

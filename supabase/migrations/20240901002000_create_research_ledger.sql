@@ -89,6 +89,7 @@ create table if not exists public.trials (
   skew float8 not null check (skew > '-infinity' and skew < 'infinity'),
   kurtosis float8 not null check (kurtosis > '-infinity' and kurtosis < 'infinity'),
   returns_uri text not null,
+  metrics_sha256 text not null,
   behaviour extensions.vector(320),
   opens_cluster boolean not null,
   prev_hash text not null,
@@ -98,7 +99,7 @@ create table if not exists public.trials (
 );
 comment on column public.trials.sharpe is 'Out-of-sample net Sharpe ratio per period, not annualised.';
 comment on column public.trials.behaviour is 'Centred, normalised gross out-of-sample returns in 320 equal spans: cosine is correlation.';
-comment on column public.trials.opens_cluster is 'No earlier cluster of trials on this data correlates with it by 0.5 or more in size.';
+comment on column public.trials.opens_cluster is 'No earlier cluster of trials on this data correlates with it by 0.5 or more.';
 create index if not exists trials_dataset_id on public.trials (dataset_id);
 create index if not exists trials_lineage on public.trials (lineage);
 create index if not exists trials_feature_id on public.trials (feature_id);
@@ -131,13 +132,21 @@ create table if not exists public.holdout_openings (
 create index if not exists holdout_openings_dataset_id on public.holdout_openings (dataset_id);
 create index if not exists holdout_openings_run_id on public.holdout_openings (run_id);
 
+-- A trial carries the hash of its metrics, so that the chain covers them too.
+create or replace function public.jsonb_sha256(p_value jsonb) returns text
+language sql immutable set search_path = '' as $$
+  select encode(sha256(convert_to(p_value::text, 'UTF8')), 'hex')
+$$;
+revoke execute on function public.jsonb_sha256(jsonb) from public, anon, authenticated;
+grant execute on function public.jsonb_sha256(jsonb) to service_role, researcher;
+
 -- What a trial's hash covers: every column but the hash itself, as canonical jsonb text.
 create or replace function public.trial_row_hash(t public.trials) returns text
 language sql stable set search_path = '' set extra_float_digits = 1 as $$
   select encode(sha256(convert_to(t.prev_hash || '|' || jsonb_build_object(
     'trial_id', t.trial_id, 'run_id', t.run_id, 'lineage', t.lineage, 'dataset_id', t.dataset_id, 'feature_id', t.feature_id,
     'config', t.config, 'config_sha256', t.config_sha256, 'n_obs', t.n_obs, 'sharpe', t.sharpe, 'skew', t.skew,
-    'kurtosis', t.kurtosis, 'returns_uri', t.returns_uri, 'behaviour', t.behaviour::text, 'opens_cluster', t.opens_cluster,
+    'kurtosis', t.kurtosis, 'returns_uri', t.returns_uri, 'metrics_sha256', t.metrics_sha256, 'behaviour', t.behaviour::text, 'opens_cluster', t.opens_cluster,
     'created_at', (extract(epoch from t.created_at) * 1000000)::int8
   )::text, 'UTF8')), 'hex')
 $$;
@@ -145,7 +154,7 @@ revoke execute on function public.trial_row_hash(public.trials) from public, ano
 grant execute on function public.trial_row_hash(public.trials) to service_role, researcher;
 
 -- Numbers trials without gaps, chains their hashes and says whether a trial is a new idea or a variant of an earlier one.
--- Trials on all versions of a data set share their clusters. One writer at a time, until its transaction ends.
+-- Trials on a family of data sets share their clusters. One writer at a time, until its transaction ends.
 create or replace function public.chain_trial() returns trigger
 language plpgsql set search_path = '' as $$
 begin
@@ -157,13 +166,13 @@ begin
   new.opens_cluster := new.behaviour is null or not exists (
     select from public.trials t
     join public.datasets theirs on theirs.dataset_id = t.dataset_id
-    join public.datasets ours on ours.dataset_id = new.dataset_id and ours.name = theirs.name
-    where t.opens_cluster and abs(1 - nullif(t.behaviour operator(extensions.<=>) new.behaviour, 'nan')) >= 0.5
+    join public.datasets ours on ours.dataset_id = new.dataset_id and ours.family_id = theirs.family_id
+    where t.opens_cluster and 1 - nullif(t.behaviour operator(extensions.<=>) new.behaviour, 'nan') >= 0.5
   );
   if exists (
     select from public.trials t
     join public.datasets theirs on theirs.dataset_id = t.dataset_id
-    join public.datasets ours on ours.dataset_id = new.dataset_id and ours.name = theirs.name
+    join public.datasets ours on ours.dataset_id = new.dataset_id and ours.family_id = theirs.family_id
     where t.config_sha256 = new.config_sha256
   ) then
     new.opens_cluster := false;
@@ -180,6 +189,10 @@ drop trigger if exists refuse_change on public.trials;
 create trigger refuse_change before update or delete on public.trials for each row execute function public.refuse_change();
 drop trigger if exists refuse_truncate on public.trials;
 create trigger refuse_truncate before truncate on public.trials for each statement execute function public.refuse_change();
+drop trigger if exists refuse_change on public.backtest_results;
+create trigger refuse_change before update or delete on public.backtest_results for each row execute function public.refuse_change();
+drop trigger if exists refuse_truncate on public.backtest_results;
+create trigger refuse_truncate before truncate on public.backtest_results for each statement execute function public.refuse_change();
 
 drop trigger if exists set_updated_at on public.research_runs;
 create trigger set_updated_at before update on public.research_runs for each row execute function public.set_updated_at();
@@ -211,15 +224,18 @@ $$;
 revoke execute on function public.propose_feature(jsonb) from public, anon, authenticated;
 grant execute on function public.propose_feature(jsonb) to service_role, researcher;
 
--- Records a verdict on a feature. A promotion holds on the data set it was earned on; a feature promoted somewhere is not
+-- Records a verdict on a feature. A promotion holds on the family of data sets it was earned on; a feature promoted somewhere is not
 -- called rejected because it fails elsewhere.
 create or replace function public.record_verdict(p_feature_id uuid, p_dataset_id uuid, p_promoted boolean, p_reason text) returns void
 language plpgsql security invoker set search_path = '' as $$
+declare
+  v_family_id text;
 begin
+  select d.family_id::text into v_family_id from public.datasets d where d.dataset_id = p_dataset_id;
   if p_promoted then
     update public.feature_registry f set status = 'promoted', reason = p_reason,
       meta = pg_catalog.jsonb_set(f.meta, '{promoted_on}',
-        coalesce(f.meta -> 'promoted_on', '[]') - p_dataset_id::text || pg_catalog.to_jsonb(p_dataset_id::text))
+        coalesce(f.meta -> 'promoted_on', '[]') - v_family_id || pg_catalog.to_jsonb(v_family_id))
     where f.feature_id = p_feature_id;
   else
     update public.feature_registry f set status = 'rejected', reason = p_reason
@@ -246,10 +262,11 @@ begin
   if v_trial_id is not null then
     return v_trial_id;
   end if;
-  insert into public.trials (run_id, lineage, dataset_id, feature_id, config, config_sha256, n_obs, sharpe, skew, kurtosis, returns_uri, behaviour)
+  insert into public.trials (run_id, lineage, dataset_id, feature_id, config, config_sha256, n_obs, sharpe, skew, kurtosis, returns_uri,
+    metrics_sha256, behaviour)
   select r.run_id, r.lineage, r.dataset_id, (payload ->> 'feature_id')::uuid, payload -> 'config', payload ->> 'config_sha256',
     (payload ->> 'n_obs')::integer, (payload ->> 'sharpe')::float8, (payload ->> 'skew')::float8, (payload ->> 'kurtosis')::float8,
-    payload ->> 'returns_uri', (payload ->> 'behaviour')::extensions.vector
+    payload ->> 'returns_uri', public.jsonb_sha256(payload -> 'metrics'), (payload ->> 'behaviour')::extensions.vector
   from public.research_runs r where r.run_id = (payload ->> 'run_id')::uuid
   returning trial_id into v_trial_id;
   if v_trial_id is null then
@@ -264,29 +281,29 @@ $$;
 revoke execute on function public.record_trial(jsonb) from public, anon, authenticated;
 grant execute on function public.record_trial(jsonb) to service_role, researcher;
 
--- How many trials were made on the data set of a lineage, in any version of it, by anybody: rows, different configurations, and
+-- How many trials were made on the family of data sets of a lineage, by anybody: rows, different configurations, and
 -- clusters of configurations that do not merely vary each other.
 create or replace function public.effective_trials(p_lineage text)
 returns table (n_rows bigint, n_distinct bigint, n_clusters bigint)
 language sql stable security invoker set search_path = '' as $$
-  with names as (
-    select distinct d.name from public.research_runs r join public.datasets d using (dataset_id) where r.lineage = p_lineage
+  with families as (
+    select distinct d.family_id from public.research_runs r join public.datasets d using (dataset_id) where r.lineage = p_lineage
   )
   select count(*), count(distinct t.config_sha256), count(*) filter (where t.opens_cluster)
-  from public.trials t join public.datasets d using (dataset_id) where d.name in (select name from names)
+  from public.trials t join public.datasets d using (dataset_id) where d.family_id in (select family_id from families)
 $$;
 revoke execute on function public.effective_trials(text) from public, anon, authenticated;
 grant execute on function public.effective_trials(text) to service_role, researcher;
 
--- How every trial on the data set of a lineage moves, one row a configuration, in any version of the data, by anybody.
+-- How every trial on the family of data sets of a lineage moves, one row a configuration, by anybody.
 create or replace function public.trial_behaviours(p_lineage text)
-returns table (trial_id bigint, behaviour extensions.vector)
+returns table (trial_id bigint, config_sha256 text, behaviour extensions.vector)
 language sql stable security invoker set search_path = '' as $$
-  with names as (
-    select distinct d.name from public.research_runs r join public.datasets d using (dataset_id) where r.lineage = p_lineage
+  with families as (
+    select distinct d.family_id from public.research_runs r join public.datasets d using (dataset_id) where r.lineage = p_lineage
   )
-  select distinct on (t.config_sha256) t.trial_id, t.behaviour
-  from public.trials t join public.datasets d using (dataset_id) where d.name in (select name from names)
+  select distinct on (t.config_sha256) t.trial_id, t.config_sha256, t.behaviour
+  from public.trials t join public.datasets d using (dataset_id) where d.family_id in (select family_id from families)
   order by t.config_sha256, t.trial_id
 $$;
 revoke execute on function public.trial_behaviours(text) from public, anon, authenticated;
@@ -308,6 +325,10 @@ language sql stable security invoker set search_path = '' as $$
     union all
     select b.trial_id, 'is missing, though its result is there'
     from public.backtest_results b where not exists (select from public.trials t where t.trial_id = b.trial_id)
+    union all
+    select t.trial_id, case when b.trial_id is null then 'has no result' else 'has another result than it was written with' end
+    from public.trials t left join public.backtest_results b using (trial_id)
+    where b.trial_id is null or t.metrics_sha256 <> public.jsonb_sha256(b.metrics)
   ) c
   where c.problem is not null order by c.trial_id
 $$;
@@ -338,7 +359,7 @@ begin
   end if;
   insert into public.holdout_openings (lineage, dataset_id, run_id, opening_number, candidates)
   select p_lineage, v_dataset.dataset_id, p_run_id, count(*) + 1, p_candidates
-  from public.holdout_openings h join public.datasets d using (dataset_id) where d.name = v_dataset.name
+  from public.holdout_openings h join public.datasets d using (dataset_id) where d.family_id = v_dataset.family_id
   returning * into v_opening;
   return v_opening.opening_number;
 end
@@ -422,9 +443,10 @@ create policy researcher_keeps on public.agent_state for all to researcher using
 
 -- Trials with what they tried and what came out.
 create or replace view public.trial_results with (security_invoker = true) as
-  select t.trial_id, t.run_id, t.lineage, t.dataset_id, t.feature_id, f.name, f.family, f.expression, f.expression_sha256,
-    f.hypothesis, f.status as feature_status, coalesce(f.meta -> 'promoted_on' ? t.dataset_id::text, false) as promoted_here, t.config,
+  select t.trial_id, t.run_id, t.lineage, t.dataset_id, d.family_id, t.feature_id, f.name, f.family, f.expression, f.expression_sha256,
+    f.hypothesis, f.status as feature_status, coalesce(f.meta -> 'promoted_on' ? d.family_id::text, false) as promoted_here, t.config,
     t.config_sha256, t.n_obs, t.sharpe, t.skew, t.kurtosis, t.returns_uri, t.opens_cluster, b.metrics, t.created_at
-  from public.trials t join public.feature_registry f using (feature_id) join public.backtest_results b using (trial_id);
+  from public.trials t join public.datasets d using (dataset_id) join public.feature_registry f using (feature_id)
+  join public.backtest_results b using (trial_id);
 revoke all on public.trial_results from public, anon, authenticated;
 grant select on public.trial_results to service_role, researcher;

@@ -14,6 +14,7 @@ from agents.research.gate import Check, Finding
 from agents.research.report import judgement_to_dict
 from agents.research.request import Budget
 from agents.research.runner import ResearchContext, run_planner
+from backtest.integrity import probability_of_backtest_overfitting
 from core.store.records import Trial
 from tests.agents.worlds import land, noise_market, reversal_market
 
@@ -36,6 +37,7 @@ def make_trial(number: int = 1, *, sharpe: float = SHARPE, n_obs: int = N_OBS, *
         hypothesis="Losers rebound.",
         feature_status="tested",
         promoted_here=False,
+        family_id=UUID(int=3),
         config_sha256=f"{number:064x}",
         n_obs=n_obs,
         sharpe=sharpe,
@@ -97,11 +99,16 @@ def test_bounds_are_inclusive_where_they_say_so() -> None:
     assert not judge(make_trial(break_even_bps=5.0), make_shared())["break_even"].passed
 
 
-def test_a_single_configuration_has_no_overfitting_to_judge() -> None:
+def test_overfitting_that_could_not_be_measured_does_not_pass() -> None:
     check = judge(make_trial(), make_shared(pbo=None, pbo_net=None))["pbo"]
-    assert check.passed
+    assert not check.passed
     assert check.figure is None
-    assert check.note == "no choice was made"
+
+
+def test_trials_whose_returns_are_elsewhere_fail_the_search_wide_test() -> None:
+    check = judge(make_trial(), make_shared(n_elsewhere=2))["spa"]
+    assert not check.passed
+    assert "the returns of 2 trials are not here" in check.note
 
 
 def test_the_track_record_needed_is_that_of_bailey_and_lopez_de_prado() -> None:
@@ -133,25 +140,45 @@ def test_the_naive_deflation_by_the_spread_of_trials_is_printed_beside() -> None
     assert check.figure > naive
 
 
-def test_redundancy_is_the_largest_correlation_with_what_is_promoted() -> None:
-    returns = np.array([1.0, -1.0, 1.0, -1.0])
-    half = np.array([1.0, -1.0, -1.0, 1.0])
-    assert gate._redundancy(returns, []).figure == 0.0
-    assert gate._redundancy(returns, []).passed
-    copy = gate._redundancy(returns, [half, 3.0 * returns])
-    assert copy.figure == pytest.approx(1.0)
-    assert not copy.passed
-    mixed = gate._redundancy(returns, [returns + half])
-    assert mixed.figure == pytest.approx(1 / math.sqrt(2))
-    assert not mixed.passed
-    opposite = gate._redundancy(returns, [-returns])
-    assert opposite.figure == pytest.approx(-1.0)
-    assert opposite.passed
+def test_redundancy_is_the_largest_correlation_with_what_is_promoted_or_about_to_be() -> None:
+    one, other = np.eye(320)[:2]
+    behaviours = {
+        make_trial(1).config_sha256: one,
+        make_trial(2).config_sha256: other,
+        make_trial(3).config_sha256: math.sqrt(0.5) * (one + other),
+        make_trial(4).config_sha256: -one,
+    }
+
+    def compare(*numbers: int) -> Check:
+        return gate._redundancy(make_trial(1), [make_trial(number) for number in numbers], behaviours)
+
+    assert (compare().figure, compare().passed) == (0.0, True)
+    assert (compare(2).figure, compare(2).passed) == (0.0, True)
+    assert compare(2, 3).figure == pytest.approx(1 / math.sqrt(2))
+    assert not compare(2, 3).passed
+    assert compare(4).figure == pytest.approx(-1.0)
+    assert compare(4).passed
 
 
-def test_returns_over_another_span_cannot_be_compared() -> None:
-    returns = np.array([1.0, -1.0, 1.0, -1.0])
-    assert gate._redundancy(returns, [returns[:3]]).figure == 0.0
+def test_what_was_promoted_before_is_not_promoted_again() -> None:
+    trial = make_trial(1)
+    check = gate._redundancy(trial, [replace(make_trial(2), feature_id=trial.feature_id, promoted_here=True)], {})
+    assert (check.name, check.passed) == ("already_promoted", False)
+
+
+def test_doing_nothing_stands_beside_the_candidates_as_often_as_there_are_candidates() -> None:
+    rng = np.random.default_rng(5)
+    common = 0.01 * rng.standard_normal(800) + 0.002
+    good = common[:, None] + 0.002 * rng.standard_normal((800, 3))
+    junk = 0.01 * rng.standard_normal((800, 12))
+    alone = probability_of_backtest_overfitting(good)
+    assert alone > 0.2, "three good variants of one idea take turns at being the best"
+    assert probability_of_backtest_overfitting(gate._beside_nothing(good)) < 0.02
+    assert probability_of_backtest_overfitting(gate._beside_nothing(np.hstack([good, junk]))) < 0.02
+    noise = [
+        probability_of_backtest_overfitting(gate._beside_nothing(0.01 * rng.standard_normal((320, 10)))) for _ in range(30)
+    ]
+    assert 0.4 < float(np.mean(noise)) < 0.6
 
 
 def test_effective_trials_count_what_moves_alike_once_and_what_never_moved_in_full() -> None:
@@ -175,10 +202,10 @@ def test_only_trials_over_the_same_bars_stand_beside_each_other_and_each_configu
     own = [make_trial(1), make_trial(2)]
     shorter = make_trial(3, n_obs=999)
     later = make_trial(4, oos_start="2001-01-02T00:00:00+00:00")
-    elsewhere = replace(make_trial(5), dataset_id=UUID(int=9))
+    version = replace(make_trial(5), dataset_id=UUID(int=9), lineage="another question")
     repeated = replace(make_trial(6), config_sha256=own[0].config_sha256)
-    kept = gate._comparable(own, [*own, shorter, later, elsewhere, repeated])
-    assert [trial.trial_id for trial in kept] == [1, 2]
+    kept = gate._comparable(own, [*own, shorter, later, version, repeated])
+    assert [trial.trial_id for trial in kept] == [1, 2, 5]
     assert gate._comparable([], own) == []
 
 
@@ -250,8 +277,9 @@ def test_each_opening_of_a_data_set_raises_the_bar_of_the_next(
 ) -> None:
     monkeypatch.setattr(gate, "MAX_CORRELATION", 1.1)
     land(context, reversal_market(), "planted")
-    bounds = []
-    for question in ("reversal?", "another reversal?"):
+    for opening, question in enumerate(("reversal?", "another reversal?"), start=1):
         report = run_planner(question, dataset="planted", budget=Budget(trials=4), planner="rules", context=context)
-        bounds.append(report.findings[0].checks[-1].bound)
-    assert bounds == [f"probability of a positive Sharpe ratio > {bound}" for bound in ("0.5", "0.75")]
+        decided = [finding.checks[-1].bound for finding in report.findings if finding.checks[-1].name == "holdout"]
+        assert decided
+        needed = 1 - 0.5 / (opening**2 * len(decided))
+        assert set(decided) == {f"probability of a positive Sharpe ratio > {needed:g}"}

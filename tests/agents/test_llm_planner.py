@@ -304,7 +304,7 @@ def test_connection_closed_in_the_middle_is_tried_again(configured: ResearchCont
 def test_server_that_fails_for_ever_fails_the_run_and_resuming_repeats_no_trial(
     configured: ResearchContext, model: ScriptedOpenAI
 ) -> None:
-    model.script = [say("Two.", propose("rank(-returns)"), propose("rank(close)", "level")), backtest_proposed]
+    model.script = [say("Two.", propose("rank(-returns)"), propose("rank(close / open)", "level")), backtest_proposed]
     with pytest.raises(ChatModelError, match=r"the model gpt-5-mini failed: Error code: 500 - .*the script is over") as caught:
         ask(configured)
     assert len(model.requests) == 2 + 3, "max_retries=2 is three requests"

@@ -13,6 +13,7 @@ from agents.research.runner import ResearchContext, resume_run, run_planner
 from agents.research.session import Event
 from backtest.markets import no_edge
 from core.errors import AQFError, ConfigurationError, MissingDataError
+from core.market.panel import Panel
 from core.store.records import RunStatus
 from features import parse
 from tests.agents.worlds import (
@@ -110,7 +111,7 @@ def test_the_verdict_is_in_the_registry_with_the_data_set_it_was_earned_on(
     for finding in found.findings:
         feature = registry[finding.feature_id]
         assert feature.status == ("promoted" if finding.promoted else "rejected")
-        assert feature.meta.get("promoted_on", []) == ([str(dataset.dataset_id)] if finding.promoted else [])
+        assert feature.meta.get("promoted_on", []) == ([str(dataset.family_id)] if finding.promoted else [])
 
 
 def test_a_finding_carries_the_hypothesis_it_was_proposed_with(found: ResearchReport) -> None:
@@ -403,3 +404,42 @@ def test_a_question_in_other_words_does_not_start_from_nothing(context: Research
     assert other.n_trials == 1
     assert other.n_trials_ledger == first.n_trials + 1
     assert other.pbo is not None, "one trial alone has nothing to be compared with"
+
+
+def back_adjusted(panel: Panel) -> Panel:
+    """Give each symbol the level that later splits would have given it: every price ends at 100."""
+    last = panel.close[-1]
+    prices = {name: panel.get(name) * 100.0 / last for name in ("open", "high", "low", "close")}
+    return panel.replace(**prices, volume=panel.get("volume") * last / 100.0)
+
+
+def test_an_idea_about_the_level_of_adjusted_prices_is_refused_as_looking_ahead(context: ResearchContext) -> None:
+    land(context, back_adjusted(noise_market(n_assets=12, n_bars=1_500)), "adjusted")
+    ideas = (Candidate(name="cheap", expression="-close"), Candidate(name="relative", expression="-close / ts_mean(close, 20)"))
+    request = ResearchRequest(question="cheap?", dataset="adjusted", candidates=ideas, vectors=False)
+    report = run_planner(request, budget=Budget(trials=2), planner="rules", context=context)
+    refused = [call for call in calls_of(report, "run_backtest") if call["error"]]
+    assert len(refused) == 1
+    assert "depends on the level of prices or volumes" in str(refused[0]["error"])
+    assert "relative" in {finding.name for finding in report.findings}
+    assert "cheap" not in {finding.name for finding in report.findings}
+
+
+def test_being_long_for_ever_is_no_finding_where_there_is_nothing_to_rank(context: ResearchContext) -> None:
+    rising = noise_market(n_assets=2, n_bars=1_500)
+    drift = 1.002 ** np.arange(rising.n_bars)[:, None]
+    panel = rising.replace(**{name: rising.get(name) * drift for name in ("open", "high", "low", "close")})
+    land(context, panel, "rising")
+    always = Candidate(name="always", expression="where(close > 0, 1, 0)")
+    request = ResearchRequest(question="up?", dataset="rising", candidates=(always,), vectors=False)
+    report = run_planner(request, budget=Budget(trials=1), planner="rules", context=context)
+    (call,) = [call for call in calls_of(report, "run_backtest") if call["error"]]
+    assert "never takes a position" in str(call["error"])
+
+
+def test_a_hold_out_too_short_to_decide_is_refused_before_anything_is_tried(context: ResearchContext) -> None:
+    panel = noise_market()
+    context.store.service.import_dataset(panel, name="short", source="test", sealed_from=panel.index[-30].to_pydatetime())
+    with pytest.raises(MissingDataError, match="has 30 sealed bars; a hold-out needs at least 63"):
+        run_planner("anything?", dataset="short", budget=Budget(trials=1), planner="rules", context=context)
+    assert context.store.service.list_runs() == []

@@ -31,6 +31,7 @@ def propose(
         tried=tried,
         known=known,
         proposed=proposed,
+        acceptable=lambda expression: True,
         rng=np.random.default_rng(seed),
     )
 

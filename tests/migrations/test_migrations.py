@@ -96,6 +96,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "store_version": NOTHING,
     "trial_behaviours": {"researcher": "execute"},
     "trial_row_hash": {"researcher": "execute"},
+    "jsonb_sha256": {"researcher": "execute"},
     "verify_trials": {"researcher": "execute"},
 }
 DEFINERS = {"rpc_prune_vectors", "store_version"}

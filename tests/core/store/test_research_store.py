@@ -137,11 +137,28 @@ def test_more_bars_under_the_same_name_open_nothing_that_was_sealed(store: Store
     assert longer.version == 2
     assert longer.sealed_from == first.sealed_from
     assert store.researcher.load_panel(longer).index[-1] < first.sealed_from
-    with pytest.raises(StoreConflictError, match="not by a new version either; import under another name"):
+    with pytest.raises(StoreConflictError, match="neither by a new version nor under another name"):
         store.service.import_dataset(build_panel(n_bars=90), name="toy", source="a test", sealed_from=utc(2020, 4, 1))
-    with pytest.raises(StoreConflictError, match="nothing would be held out"):
+    with pytest.raises(StoreConflictError, match="leaves none on one side"):
         store.service.import_dataset(build_panel().slice(0, 35), name="toy", source="a test")
     assert [dataset.version for dataset in store.service.list_datasets()] == [2, 1]
+
+
+def test_another_name_opens_nothing_that_was_sealed_and_forgets_no_trial(store: Store) -> None:
+    first = import_toy(store.service)
+    store.researcher.record_trial(trial(create_run(store.service, first, lineage="one"), propose(store.researcher), 1))
+    panel = build_panel()
+    nearly = panel.replace(close=np.where(np.arange(50)[:, None] == 40, panel.close * 1.001, panel.close))
+    for name, again in (("same", panel), ("nearly", nearly), ("part", panel.select(["AAA", "BBB"]))):
+        with pytest.raises(StoreConflictError, match="neither by a new version nor under another name"):
+            store.service.import_dataset(again, name=name, source="a test", sealed_from=first.sealed_from + timedelta(days=1))
+        copy = store.service.import_dataset(again, name=name, source="a test")
+        assert (copy.family_id, copy.sealed_from, copy.version) == (first.family_id, first.sealed_from, 1)
+        create_run(store.service, copy, lineage=name)
+        assert store.researcher.count_trials(name).n_rows == 1
+    other = store.service.import_dataset(build_panel(seed=1), name="other", source="a test")
+    generated = store.service.import_dataset(panel, name="generated", source="a test", synthetic=True)
+    assert len({first.family_id, other.family_id, generated.family_id}) == 3
 
 
 @pytest.mark.parametrize(
@@ -300,8 +317,8 @@ def test_a_run_is_found_by_the_beginning_of_its_id_or_its_thread(store: Store) -
         assert store.service.get_run(name) == run
     with pytest.raises(MissingDataError, match="no run with the id zzz"):
         store.service.get_run("zzz")
-    with pytest.raises(MissingDataError, match="2 runs with the id"):
-        store.service.get_run("")
+    with pytest.raises(MissingDataError, match="must not be empty"):
+        store.service.get_run(" ")
 
 
 def test_a_run_ends_and_is_opened_again(store: Store) -> None:
@@ -429,11 +446,11 @@ def test_a_promotion_holds_on_the_data_it_was_earned_on(store: Store) -> None:
     store.service.record_verdict(feature.feature_id, there, promoted=False, reason="costs")
     (promoted,) = store.researcher.list_features()
     assert (promoted.status, promoted.reason) == (FeatureStatus.PROMOTED, None)
-    assert promoted.meta["promoted_on"] == [str(here.dataset_id)]
+    assert promoted.meta["promoted_on"] == [str(here.family_id)]
     rows = store.researcher.gateway.select("trial_results", columns=("dataset_id", "promoted_here"), order=("trial_id",))
     assert [(row["dataset_id"], row["promoted_here"]) for row in rows] == [(here.dataset_id, True), (there.dataset_id, False)]
     store.service.record_verdict(feature.feature_id, there, promoted=True, reason=None)
-    assert store.researcher.list_features()[0].meta["promoted_on"] == [str(here.dataset_id), str(there.dataset_id)]
+    assert store.researcher.list_features()[0].meta["promoted_on"] == [str(here.family_id), str(there.family_id)]
 
 
 def test_a_rejection_is_kept_with_its_reason(store: Store) -> None:
@@ -630,6 +647,11 @@ RECOMPUTE = "update trials t set row_hash = trial_row_hash(t) where trial_id = 3
             {4: "a trial before this one is missing", 5: "a trial before this one is missing"},
         ),
         (["delete from trials where trial_id = 5"], {5: "is missing, though its result is there"}),
+        (["delete from backtest_results where trial_id = 2"], {2: "has no result"}),
+        (
+            ["update backtest_results set metrics = metrics || '{\"net_sharpe\": 99}' where trial_id = 3"],
+            {3: "has another result than it was written with"},
+        ),
         (
             ["delete from trials where trial_id = 3", "update trials set trial_id = trial_id - 1 where trial_id > 3"],
             {
@@ -639,14 +661,29 @@ RECOMPUTE = "update trials t set row_hash = trial_row_hash(t) where trial_id = 3
             },
         ),
     ],
-    ids=["sharpe", "config", "behaviour", "cluster", "time", "hash too", "delete", "result too", "last", "renumbered"],
+    ids=[
+        "sharpe",
+        "config",
+        "behaviour",
+        "cluster",
+        "time",
+        "hash too",
+        "delete",
+        "result too",
+        "last",
+        "result",
+        "metrics",
+        "renumbered",
+    ],
 )
 def test_tampering_is_named(store: Store, owner: psycopg.Connection, statements: list[str], named: dict[int, str]) -> None:
     write_trials(store, 5)
-    owner.execute("alter table trials disable trigger all")
+    for table in ("trials", "backtest_results"):
+        owner.execute(f"alter table {table} disable trigger all")
     for statement in statements:
         owner.execute(statement)
-    owner.execute("alter table trials enable trigger all")
+    for table in ("trials", "backtest_results"):
+        owner.execute(f"alter table {table} enable trigger all")
     for role in (store.service, store.researcher):
         assert {row["trial_id"]: row["problem"] for row in role.verify_trials()} == named
 
@@ -657,9 +694,10 @@ def test_a_trial_put_in_between_is_named(store: Store, owner: psycopg.Connection
     owner.execute("update trials set trial_id = 4 where trial_id = 3")
     owner.execute(
         "insert into trials select 3, run_id, lineage, dataset_id, feature_id, config, repeat('a', 64), n_obs, sharpe, skew,"
-        " kurtosis, returns_uri, behaviour, opens_cluster, row_hash, repeat('b', 64), created_at from trials where trial_id = 2"
+        " kurtosis, returns_uri, metrics_sha256, behaviour, opens_cluster, row_hash, repeat('b', 64), created_at from trials"
+        " where trial_id = 2"
     )
-    assert [row["trial_id"] for row in store.service.verify_trials()] == [3, 4]
+    assert {row["trial_id"] for row in store.service.verify_trials()} == {3, 4}
 
 
 # How many trials there were
@@ -695,8 +733,8 @@ def test_clusters_of_trials_by_hand(store: Store) -> None:
     returns = np.column_stack([wave[0], wave[1], -2.0 * wave[0], near, far])
     record_behaviours(store, returns)
     opens = [row["opens_cluster"] for row in store.service.gateway.select("trials", order=("trial_id",))]
-    assert opens == [True, True, False, False, True]
-    assert store.researcher.count_trials("a question").n_clusters == effective_number_of_trials(returns) == 3
+    assert opens == [True, True, True, False, True]
+    assert store.researcher.count_trials("a question").n_clusters == effective_number_of_trials(returns) == 4
 
 
 def test_a_behaviour_of_zero_neither_hides_nor_is_hidden(store: Store) -> None:
@@ -736,9 +774,10 @@ def test_behaviours_come_back_once_a_configuration_in_ledger_order(store: Store)
     for record in records:
         store.researcher.record_trial(record)
     behaviours = store.researcher.load_behaviours("a question")
-    assert behaviours.shape == (3, VECTOR_WIDTH)
-    np.testing.assert_allclose(behaviours, [records[0].behaviour, np.zeros(VECTOR_WIDTH), records[3].behaviour], atol=1e-7)
-    assert store.researcher.load_behaviours("never asked").shape == (0, VECTOR_WIDTH)
+    assert list(behaviours) == [records[position].config_sha256 for position in (0, 1, 3)]
+    expected = [records[0].behaviour, np.zeros(VECTOR_WIDTH), records[3].behaviour]
+    np.testing.assert_allclose(list(behaviours.values()), expected, atol=1e-7)
+    assert store.researcher.load_behaviours("never asked") == {}
 
 
 # The hold-out
