@@ -196,7 +196,7 @@ VECTORS = {
         "horizon_bars": 5,
         "n": 50,
         "mean_forward_return": 0.02857,
-        "t_stat": None,
+        "t_stat_if_independent": None,
         "cohesion": 0.744,
         "separation": 0.734,
         "nearest": [

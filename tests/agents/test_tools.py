@@ -334,7 +334,7 @@ def test_vectors_are_refreshed_pruned_and_searched(session: ResearchSession) -> 
     assert (found["symbol"], found["n"], len(outcomes)) == ("S03", 5, 5)
     assert found["window_end"] == refreshed["newest"]
     assert found["mean_forward_return"] == pytest.approx(np.mean(outcomes))
-    assert found["t_stat"] == pytest.approx(np.mean(outcomes) / (np.std(outcomes, ddof=1) / np.sqrt(5)))
+    assert found["t_stat_if_independent"] == pytest.approx(np.mean(outcomes) / (np.std(outcomes, ddof=1) / np.sqrt(5)))
     for neighbour in found["nearest"]:
         bar = panel.index.get_loc(neighbour["window_end"])
         column = panel.symbols.index(neighbour["symbol"])
