@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, Protocol
 
-from langchain_core.messages import AIMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import AIMessage, InvalidToolCall, RemoveMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
@@ -121,6 +121,7 @@ def _reflect(session: ResearchSession, planner: PlannerName) -> Node:
             if call["name"] == "run_backtest":
                 pending = [feature_id for feature_id in pending if feature_id != call["args"].get("feature_id")]
             if message.status == "error":
+                _record_refusal(session, state, call, str(message.content))
                 continue
             answer = json.loads(str(message.content))
             if call["name"] == "run_backtest" and answer["trial_id"] not in known:
@@ -136,17 +137,33 @@ def _reflect(session: ResearchSession, planner: PlannerName) -> Node:
         if planner == "rules":
             update["messages"] = [RemoveMessage(id=REMOVE_ALL_MESSAGES)]
         elif plan.invalid_tool_calls:
-            update["messages"] = [
-                ToolMessage(
-                    content=f"the arguments of {call['name']} were not valid JSON ({call['error']}): send the call again.",
-                    tool_call_id=call["id"] or "",
-                    status="error",
-                )
-                for call in plan.invalid_tool_calls
-            ]
+            update["messages"] = []
+            for broken in plan.invalid_tool_calls:
+                text = f"the arguments of {broken['name']} were not valid JSON ({broken['error']}): send the call again."
+                _record_refusal(session, state, broken, text)
+                update["messages"].append(ToolMessage(content=text, tool_call_id=broken["id"] or "", status="error"))
         return update
 
     return reflect
+
+
+def _record_refusal(session: ResearchSession, state: PlannerState, call: ToolCall | InvalidToolCall, text: str) -> None:
+    """Keep a call that never reached its tool (an unknown one, or wrong arguments), so that every call is a row."""
+    store, call_id = session.store.researcher, call["id"] or ""
+    if store.find_tool_call(session.run_id, call_id) is None:
+        store.save_tool_call(
+            {
+                "run_id": session.run_id,
+                "tool_call_id": call_id,
+                "step": state["step"],
+                "tool": call["name"] or "",
+                "arguments": {"arguments": call["args"]},
+                "started_at": session.clock.now(),
+                "seconds": 0.0,
+                "result": None,
+                "error": text,
+            }
+        )
 
 
 def _judge(session: ResearchSession) -> Node:

@@ -45,14 +45,16 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
         hypothesis: Annotated[str, "One sentence: why this should predict returns."],
         step: Step,
         tool_call_id: CallId,
+        parents: Annotated[list[str] | None, "Ids of the features that this one varies, if any."] = None,
     ) -> str:
         """Register a feature before it is tested. The same expression, however written, is the same feature."""
         arguments = {"expression": expression, "name": name, "family": family, "hypothesis": hypothesis}
 
         def work() -> Mapping[str, Any]:
-            return _propose(session, **arguments)
+            return _propose(session, parents=parents or [], **arguments)
 
-        return session.run_tool("propose_new_feature", step=step, tool_call_id=tool_call_id, arguments=arguments, work=work)
+        asked = {**arguments, "parents": parents} if parents else arguments
+        return session.run_tool("propose_new_feature", step=step, tool_call_id=tool_call_id, arguments=asked, work=work)
 
     @tool
     def run_backtest(
@@ -73,15 +75,15 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
     def refresh_vector_store(
         step: Step,
         tool_call_id: CallId,
-        window: Annotated[int, "Bars in a window, 64 to 256."] = 128,
+        window: Annotated[int, "Bars in a window, 107 to 256."] = 128,
         stride: Annotated[int, "Bars between the ends of two windows, 1 to 126."] = 21,
     ) -> str:
         """Encode the windows of the data set anew and store them as vectors with their regime and what followed."""
         arguments = {"window": window, "stride": stride}
 
         def work() -> Mapping[str, Any]:
-            if not 64 <= window <= 256 or not 1 <= stride <= 126:
-                raise ToolRetry(f"`window` must be in 64..256 and `stride` in 1..126, were {window} and {stride}.")
+            if not 107 <= window <= 256 or not 1 <= stride <= 126:
+                raise ToolRetry(f"`window` must be in 107..256 and `stride` in 1..126, were {window} and {stride}.")
             return refresh_vectors(session, window=window, stride=stride)
 
         return session.run_tool("refresh_vector_store", step=step, tool_call_id=tool_call_id, arguments=arguments, work=work)
@@ -146,7 +148,13 @@ def _answer_tool_error(error: Exception) -> str:
     raise error
 
 
-def _propose(session: ResearchSession, *, expression: str, name: str, family: str, hypothesis: str) -> Mapping[str, Any]:
+def _propose(
+    session: ResearchSession, *, expression: str, name: str, family: str, hypothesis: str, parents: list[str]
+) -> Mapping[str, Any]:
+    try:
+        ancestors = [UUID(parent) for parent in parents]
+    except ValueError:
+        raise ToolRetry(f"`parents` must be ids that propose_new_feature answered, were {', '.join(parents)}.") from None
     try:
         parsed = parse(expression)
     except DataError as error:
@@ -170,6 +178,7 @@ def _propose(session: ResearchSession, *, expression: str, name: str, family: st
             "lookback": parsed.lookback,
             "family": family.strip()[:_MAX_NAME],
             "hypothesis": hypothesis.strip(),
+            "parents": [str(ancestor) for ancestor in ancestors],
             "run_id": str(session.run_id),
         }
     )

@@ -99,7 +99,21 @@ def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
     counts = count_by_family(tried)
     families = sorted({idea.family for idea in ideas})
     reason = "Propose " + ", ".join(f"{family} (tried {counts.get(family, 0)} times)" for family in families) + "."
-    calls = [{"expression": i.expression, "name": i.name, "family": i.family, "hypothesis": i.hypothesis} for i in ideas]
+    ids = {summary["expression"]: summary["feature_id"] for summary in summaries}
+    calls = [
+        {
+            "expression": idea.expression,
+            "name": idea.name,
+            "family": idea.family,
+            "hypothesis": idea.hypothesis,
+            **(
+                {"parents": [ids[parent] for parent in idea.parents]}
+                if ids.keys() >= set(idea.parents) and idea.parents
+                else {}
+            ),
+        }
+        for idea in ideas
+    ]
     return _call(state, reason, "propose_new_feature", calls)
 
 

@@ -102,7 +102,8 @@ class ResearchSession:
     def proposed_expressions(self) -> set[str]:
         """Return the hashes of what this run has proposed, accepted or not."""
         calls = self.store.researcher.list_tool_calls(self.run_id)
-        return {parse(row["arguments"]["expression"]).sha256 for row in calls if row["tool"] == "propose_new_feature"}
+        expressions = [row["arguments"].get("expression") for row in calls if row["tool"] == "propose_new_feature"]
+        return {parse(expression).sha256 for expression in expressions if expression is not None}
 
     def out_of_time(self) -> bool:
         """Whether the search has used up its seconds."""

@@ -94,9 +94,19 @@ def _rows(
     spread = _trailing_volatility(panel) * np.sqrt(LABEL_HORIZON)
     tags = regime_at(panel, windows.end)
     column = {symbol: position for position, symbol in enumerate(panel.symbols)}
+    archived = {
+        (row["asset_symbol"], row["time_range"].upper)
+        for row in session.store.researcher.gateway.select(
+            "signal_embeddings_archive",
+            columns=("asset_symbol", "time_range"),
+            where={"emb_type": EMB_TYPE, "emb_version": version},
+        )
+    }
     rows: list[Row] = []
     for position, symbol in enumerate(windows.symbol):
         start, end = int(windows.start[position]), int(windows.end[position])
+        if (symbol, panel.index[end].to_pydatetime()) in archived:
+            continue  # what was pruned stays in the archive until it is restored
         value = labels.values[end, column[symbol]]
         known = bool(np.isfinite(value))
         risk = spread[end, column[symbol]]

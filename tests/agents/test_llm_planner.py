@@ -106,7 +106,7 @@ def test_first_request_holds_rules_question_and_tools_but_not_what_is_injected(
     assert user["content"].endswith("Budget: 3 trials, 8 rounds of planning.")
     offered = {tool["function"]["name"]: set(tool["function"]["parameters"]["properties"]) for tool in request["tools"]}
     assert offered == {
-        "propose_new_feature": {"expression", "name", "family", "hypothesis"},
+        "propose_new_feature": {"expression", "name", "family", "hypothesis", "parents"},
         "run_backtest": {"feature_id"},
         "refresh_vector_store": {"window", "stride"},
         "prune_vectors": {"max_age_days", "min_t_stat", "dry_run"},

@@ -353,8 +353,8 @@ def test_vectors_are_refreshed_pruned_and_searched(session: ResearchSession) -> 
 @pytest.mark.parametrize(
     ("tool", "arguments", "reason"),
     [
-        ("refresh_vector_store", {"window": 63}, "`window` must be in 64..256 and `stride` in 1..126, were 63 and 21."),
-        ("refresh_vector_store", {"stride": 0}, "`window` must be in 64..256 and `stride` in 1..126, were 128 and 0."),
+        ("refresh_vector_store", {"window": 63}, "`window` must be in 107..256 and `stride` in 1..126, were 63 and 21."),
+        ("refresh_vector_store", {"stride": 0}, "`window` must be in 107..256 and `stride` in 1..126, were 128 and 0."),
         ("score_signal_cluster", {"symbol": "AAPL"}, "unknown symbol 'AAPL'; there are S00, S01, S02, S03, S04, S05."),
         ("score_signal_cluster", {"symbol": "S00", "count": 201}, "`count` must be in 5..200, was 201."),
         (
@@ -416,3 +416,40 @@ def test_node_lets_a_failure_of_the_store_out(session: ResearchSession, monkeypa
     with pytest.raises(StoreError, match="the database said no"):
         run_node(session, ("propose_new_feature", {"expression": "rank(close)", "name": "a", "family": "b", "hypothesis": "c"}))
     assert made_calls(session) == []
+
+
+def test_a_window_that_was_pruned_does_not_come_back_by_itself(context: ResearchContext) -> None:
+    market = no_edge(seed=3, n_assets=8, n_bars=1_500)
+    session = begin(context, context.store.service.import_dataset(market, name="long", source="test"))
+    call(session, "refresh_vector_store", "r1", window=128, stride=5)
+    pruned = call(session, "prune_vectors", "p1", max_age_days=365, min_t_stat=1.0, dry_run=False)
+    assert pruned["archived"] > 0
+    again = call(session, "refresh_vector_store", "r2", window=128, stride=5)
+    assert again["windows"] == pruned["examined"] - pruned["archived"]
+
+
+def test_a_feature_remembers_what_it_varies(session: ResearchSession) -> None:
+    first = propose(session, "rank(-returns)")["feature_id"]
+    varied = call(
+        session,
+        "propose_new_feature",
+        "v",
+        expression="rank(-ts_mean(returns, 2))",
+        name="v",
+        family="reversal",
+        hypothesis="h",
+        parents=[first],
+    )
+    (stored,) = session.store.service.gateway.select("feature_registry", where={"feature_id": varied["feature_id"]})
+    assert [str(parent) for parent in stored["parents"]] == [first]
+    with pytest.raises(ToolRetry, match="`parents` must be ids"):
+        call(
+            session,
+            "propose_new_feature",
+            "w",
+            expression="rank(-returns)",
+            name="w",
+            family="f",
+            hypothesis="h",
+            parents=["x"],
+        )
