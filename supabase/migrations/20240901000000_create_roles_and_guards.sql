@@ -17,7 +17,13 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'researcher') then
     create role researcher nologin noinherit;
   end if;
-  execute pg_catalog.format('grant service_role, researcher to %I', current_user);
+  -- The migrating user acts as these; where it may already (Supabase reserves service_role), nothing is granted.
+  if not pg_catalog.pg_has_role(current_user, 'service_role', 'SET') then
+    execute pg_catalog.format('grant service_role to %I', current_user);
+  end if;
+  if not pg_catalog.pg_has_role(current_user, 'researcher', 'SET') then
+    execute pg_catalog.format('grant researcher to %I', current_user);
+  end if;
 end
 $$;
 
