@@ -6,10 +6,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from core.store.migrations import apply_migrations, load_migrations
 from core.store.postgres import PostgresGateway
 from core.store.trading import TradingStore
+from tests.conftest import Server
+from tests.core.store.trading import new_trade
 
 SUPABASE = Path(__file__).resolve().parents[2] / "supabase"
 PUBLISHED = {
@@ -118,3 +121,23 @@ def test_a_database_of_the_first_release_is_upgraded_and_keeps_its_rows(empty_da
         assert apply_migrations(empty_database) == [m.version for m in migrations if m.version.startswith("20240902")]
         assert connection.execute("select state from agent_state").fetchall() == [({"kept": True},)]
         assert connection.execute("select count(*) from trade_hit_rates").fetchone() == (0,)
+
+
+def test_an_owner_who_is_no_superuser_can_migrate_as_on_supabase(server: Server, empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("create role hosted_owner login nosuperuser createrole bypassrls")
+        connection.execute("grant anon, authenticated, service_role, researcher to hosted_owner with admin option")
+        connection.execute("create schema extensions authorization hosted_owner")
+        connection.execute("create extension vector with schema extensions")
+        connection.execute("alter schema public owner to hosted_owner")
+        connection.execute(f"alter database {connection.info.dbname} owner to hosted_owner")  # type: ignore[call-overload]
+    conninfo = make_conninfo(empty_database, user="hosted_owner")
+    apply_migrations(conninfo)
+    gateway = PostgresGateway(conninfo, role="service_role").open()
+    store = TradingStore(gateway)
+    store.trades.record_trade(new_trade())
+    with psycopg.connect(conninfo) as connection:
+        assert connection.execute("select total_trades from trade_hit_rates").fetchall() == [(1,)]
+        assert published(connection) == PUBLISHED
+    assert len(store.close_anon_access()) == 8
+    gateway.close()
