@@ -2,5 +2,6 @@
 
 from core.store.opening import Store, open_store
 from core.store.research import ResearchStore
+from core.store.trading import TradingStore
 
-__all__ = ["ResearchStore", "Store", "open_store"]
+__all__ = ["ResearchStore", "Store", "TradingStore", "open_store"]

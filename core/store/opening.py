@@ -13,6 +13,7 @@ from core.store.embedded import EmbeddedPostgres
 from core.store.migrations import apply_migrations
 from core.store.postgres import PostgresGateway
 from core.store.research import ResearchStore
+from core.store.trading import TradingStore
 
 
 @dataclass(kw_only=True)
@@ -29,6 +30,8 @@ class Store:
         All rights; used by the framework itself.
     researcher : ResearchStore
         What planners' tools act through: no sealed bars, no change of a trial.
+    trading : TradingStore
+        What the trading agents act through, with all rights.
     artifacts : ArtifactStore
         Files named by their content.
     migrated : list of str
@@ -39,6 +42,7 @@ class Store:
     conninfo: str
     service: ResearchStore
     researcher: ResearchStore
+    trading: TradingStore
     artifacts: ArtifactStore
     migrated: list[str]
     _gateways: tuple[PostgresGateway, ...] = field(repr=False)
@@ -101,6 +105,7 @@ def open_store(settings: Settings) -> Store:
         conninfo=conninfo,
         service=ResearchStore(service),
         researcher=ResearchStore(researcher),
+        trading=TradingStore(service),
         artifacts=ArtifactStore(settings.home / "artifacts"),
         migrated=migrated,
         _gateways=(service, researcher),
