@@ -52,6 +52,7 @@ TABLES: dict[str, dict[str, str]] = {
     "tool_calls": {"researcher": "insert select"},
     "trial_results": {"researcher": "select"},
     "trials": {"researcher": "insert select"},
+    "write_batches": {"researcher": "delete insert select"},
 }
 COLUMNS: dict[str, dict[str, str]] = {
     f"research_runs.{column}": {"researcher": "select"}
@@ -71,9 +72,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     )
 }
 FUNCTIONS: dict[str, dict[str, str]] = {
+    "acting_role": {"researcher": "execute"},
     "activate_embedding_version": {"researcher": "execute"},
     "chain_trial": {"researcher": "execute"},
     "claim_embedding_jobs": {"researcher": "execute"},
+    "describe_name": {"researcher": "execute"},
     "effective_trials": {"researcher": "execute"},
     "guard_dataset": NOTHING,
     "guard_holdout_opening": NOTHING,
@@ -97,6 +100,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "trial_behaviours": {"researcher": "execute"},
     "trial_row_hash": {"researcher": "execute"},
     "verify_trials": {"researcher": "execute"},
+    "write_batch": {"researcher": "execute"},
 }
 DEFINERS = {"rpc_prune_vectors", "store_version"}
 
