@@ -56,7 +56,7 @@ def listed(home: Path, *command: str) -> Any:
 
 
 def counts(home: Path) -> dict[str, int]:
-    return {row["table_name"]: row["n_rows"] for row in listed(home, "db", "status")}
+    return {row["table_name"]: row["n_rows"] for row in listed(home, "db", "status")["tables"]}
 
 
 def server_is_up(home: Path) -> bool:

@@ -95,14 +95,17 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "rpc_refresh_embeddings": {"researcher": "execute"},
     "score_signal_cluster": {"researcher": "execute"},
     "set_updated_at": NOTHING,
+    "store_indexes": NOTHING,
+    "store_slow_statements": NOTHING,
     "store_status": NOTHING,
+    "store_summary": NOTHING,
     "store_version": NOTHING,
     "trial_behaviours": {"researcher": "execute"},
     "trial_row_hash": {"researcher": "execute"},
     "verify_trials": {"researcher": "execute"},
     "write_batch": {"researcher": "execute"},
 }
-DEFINERS = {"rpc_prune_vectors", "store_version"}
+DEFINERS = {"rpc_prune_vectors", "store_slow_statements", "store_summary", "store_version"}
 
 GRANTS = {
     "tables": """
