@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     keep_server: bool = Field(default=False)
     supabase_url: str | None = Field(default=None, validation_alias="SUPABASE_URL")
     supabase_key: SecretStr | None = Field(default=None, validation_alias="SUPABASE_SERVICE_ROLE_KEY")
+    supabase_db_url: SecretStr | None = Field(default=None, validation_alias="SUPABASE_DB_URL")
+    supabase_jwt_secret: SecretStr | None = Field(default=None, validation_alias="SUPABASE_JWT_SECRET")
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     llm_model: str = Field(default="gpt-5-mini")
@@ -105,7 +107,16 @@ class Settings(BaseSettings):
     llm_max_retries: int = Field(default=2, ge=0, le=10)
     llm_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(default_factory=lambda: dict(DEFAULT_PRICES))
 
-    @field_validator("database_url", "supabase_url", "supabase_key", "openai_api_key", "openai_base_url", mode="before")
+    @field_validator(
+        "database_url",
+        "supabase_url",
+        "supabase_key",
+        "supabase_db_url",
+        "supabase_jwt_secret",
+        "openai_api_key",
+        "openai_base_url",
+        mode="before",
+    )
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         return None if isinstance(value, str) and not value.strip() else value
@@ -158,6 +169,18 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise ConfigurationError("AQF_DATABASE_URL is not set.")
         return self.database_url.get_secret_value()
+
+    def require_supabase(self) -> tuple[str, str]:
+        """Return address and service-role key of the Supabase project.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are not set.
+        """
+        if self.supabase_url is None or self.supabase_key is None:
+            raise ConfigurationError("SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are not set.")
+        return self.supabase_url, self.supabase_key.get_secret_value()
 
     @property
     def has_model(self) -> bool:

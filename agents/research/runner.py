@@ -150,6 +150,7 @@ def run_planner(
     changes: dict[str, Any] = {key: value for key, value in (("dataset", dataset), ("seed", seed)) if value is not None}
     request = ResearchRequest(**{**request.__dict__, **changes})
     with _borrowed(context) as open_context:
+        open_context.store.require_conninfo()
         chosen = _choose_planner(planner, open_context.settings)
         _check_candidates(request)
         service = open_context.store.service
@@ -297,7 +298,7 @@ def _drive(context: ResearchContext, session: ResearchSession, run: Run) -> Rese
 @contextmanager
 def _checkpointer(store: Store, run_id: uuid.UUID) -> Iterator[PostgresSaver]:
     """Open the saver on a connection that also holds the run's lock, so that no second process drives the same run."""
-    conninfo = make_conninfo(store.conninfo, application_name="aqf-checkpoints")
+    conninfo = make_conninfo(store.require_conninfo(), application_name="aqf-checkpoints")
     with (
         translated_errors(),
         psycopg.connect(conninfo, autocommit=True, prepare_threshold=0, row_factory=dict_row) as connection,

@@ -197,6 +197,10 @@ class EmbeddedPostgres:
         socket_directory = self._running(self._place()) if self._folder.is_dir() else None
         return None if socket_directory is None else f"host={socket_directory} user=postgres dbname=postgres"
 
+    def tool(self, name: str) -> Path:
+        """Return a program of the server's, such as ``pg_dump``."""
+        return self._binaries(_server_account()) / name
+
     def _make_home(self) -> None:
         if not self._home.exists():
             self._home.mkdir(parents=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, NoReturn, Self
 
 from core.errors import ConfigurationError
 from core.settings import Settings, StoreKind
-from core.store.artifacts import ArtifactStore
+from core.store.artifacts import ArtifactStore, FileArtifactStore
 from core.store.embedded import EmbeddedPostgres
-from core.store.migrations import apply_migrations
+from core.store.links import LinkSigner
+from core.store.migrations import apply_migrations, load_migrations
 from core.store.postgres import PostgresGateway
 from core.store.research import ResearchStore
+from core.store.rest import SupabaseGateway
+from core.store.storage import SupabaseArtifactStore
 from core.store.trading import TradingStore
 
 
@@ -24,8 +28,8 @@ class Store:
     ----------
     kind : StoreKind
         Which database is in force.
-    conninfo : str
-        Connection string of the owner, for migrations and checkpoints.
+    conninfo : str, optional
+        Connection string of the owner, for migrations and checkpoints; None on Supabase without SUPABASE_DB_URL.
     service : ResearchStore
         All rights; used by the framework itself.
     researcher : ResearchStore
@@ -34,24 +38,44 @@ class Store:
         What the trading agents act through, with all rights.
     artifacts : ArtifactStore
         Files named by their content.
+    links : LinkSigner
+        Signs and checks the links to files that this home serves.
     migrated : list of str
         Migrations that opening it applied.
     """
 
     kind: StoreKind
-    conninfo: str
+    conninfo: str | None
     service: ResearchStore
     researcher: ResearchStore
     trading: TradingStore
     artifacts: ArtifactStore
+    links: LinkSigner
     migrated: list[str]
-    _gateways: tuple[PostgresGateway, ...] = field(repr=False)
+    _gateways: tuple[PostgresGateway | SupabaseGateway, ...] = field(repr=False)
     _server: EmbeddedPostgres | None = field(repr=False, default=None)
+
+    def require_conninfo(self) -> str:
+        """Return the connection string of the owner.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is none: Supabase's address over HTTP alone keeps no checkpoints.
+        """
+        if self.conninfo is None:
+            raise ConfigurationError(
+                "a planner run keeps its checkpoints over a connection of Postgres's own: set SUPABASE_DB_URL to the project's "
+                "connection string (Supabase dashboard, Connect, Session pooler)."
+            )
+        return self.conninfo
 
     def close(self) -> None:
         """Close the connections and leave the embedded server."""
         for gateway in self._gateways:
             gateway.close()
+        if isinstance(self.artifacts, SupabaseArtifactStore):
+            self.artifacts.close()
         if self._server is not None:
             self._server.stop()
 
@@ -73,41 +97,79 @@ def open_store(settings: Settings) -> Store:
     Raises
     ------
     ConfigurationError
-        If the settings name Supabase's REST address only; its Postgres connection string is what this release needs.
+        If the settings cannot be used, or the schema of a Supabase project is behind and there is no way to migrate it.
     StoreUnavailableError
         If the database cannot be started or reached.
     """
-    if settings.store_kind is StoreKind.SUPABASE:
-        raise ConfigurationError(
-            "SUPABASE_URL alone does not open a store in this release: set AQF_DATABASE_URL to the project's Postgres "
-            "connection string (Supabase dashboard, Connect, Session pooler)."
-        )
     server: EmbeddedPostgres | None = None
+    conninfo: str | None
     if settings.store_kind is StoreKind.EMBEDDED:
         server = embedded_server(settings)
         conninfo = server.start()
+    elif settings.store_kind is StoreKind.SUPABASE:
+        conninfo = None if settings.supabase_db_url is None else settings.supabase_db_url.get_secret_value()
     else:
         conninfo = settings.require_database_url()
-    opened: list[PostgresGateway] = []
-    try:
-        migrated = apply_migrations(conninfo)
-        opened.append(PostgresGateway(conninfo, role="service_role").open())
-        opened.append(PostgresGateway(conninfo, role="researcher").open())
-    except BaseException:
-        for gateway in opened:
-            gateway.close()
+    with ExitStack() as undo:
         if server is not None:
-            server.stop()
-        raise
-    service, researcher = opened
+            undo.callback(server.stop)
+        migrated = [] if conninfo is None else apply_migrations(conninfo)
+        service: PostgresGateway | SupabaseGateway
+        researcher: PostgresGateway | SupabaseGateway | None
+        if settings.store_kind is StoreKind.SUPABASE:
+            service = SupabaseGateway(*settings.require_supabase()).open()
+            undo.callback(service.close)
+            if conninfo is None:
+                _check_schema(service)
+            researcher = _researcher(settings, conninfo)
+        else:
+            assert conninfo is not None
+            service = PostgresGateway(conninfo, role="service_role").open()
+            undo.callback(service.close)
+            researcher = PostgresGateway(conninfo, role="researcher").open()
+        undo.pop_all()
+    links = LinkSigner(settings.home / "artifact-links.key")
+    artifacts: ArtifactStore = FileArtifactStore(settings.home / "artifacts", links)
+    if settings.store_kind is StoreKind.SUPABASE:
+        artifacts = SupabaseArtifactStore(*settings.require_supabase())
     return Store(
         kind=settings.store_kind,
         conninfo=conninfo,
         service=ResearchStore(service),
-        researcher=ResearchStore(researcher),
+        researcher=ResearchStore(researcher or NoRights()),
         trading=TradingStore(service),
-        artifacts=ArtifactStore(settings.home / "artifacts"),
+        artifacts=artifacts,
+        links=links,
         migrated=migrated,
-        _gateways=(service, researcher),
+        _gateways=(service,) if researcher is None else (service, researcher),
         _server=server,
     )
+
+
+def _researcher(settings: Settings, conninfo: str | None) -> PostgresGateway | SupabaseGateway | None:
+    """Open a gateway that acts as `researcher`, by a token or over Postgres itself; None when there is no way to be less."""
+    if settings.supabase_jwt_secret is not None:
+        secret = settings.supabase_jwt_secret.get_secret_value()
+        return SupabaseGateway(*settings.require_supabase(), role="researcher", jwt_secret=secret).open()
+    return None if conninfo is None else PostgresGateway(conninfo, role="researcher").open()
+
+
+def _check_schema(gateway: SupabaseGateway) -> None:
+    found = gateway.rpc("store_version")[0]["schema_version"]
+    newest = load_migrations()[-1].version
+    if found is None or found < newest:
+        raise ConfigurationError(
+            f"the project's schema is at {found}, this release needs {newest}: `supabase db push`, or set SUPABASE_DB_URL."
+        )
+
+
+class NoRights:
+    """A gateway of a role that cannot be taken: every verb says what would allow it."""
+
+    def _refuse(self, *arguments: Any, **more: Any) -> NoReturn:
+        raise ConfigurationError(
+            "the researcher's rights, which hide the sealed bars, cannot be taken with SUPABASE_SERVICE_ROLE_KEY alone: set "
+            "SUPABASE_JWT_SECRET (Supabase dashboard, JWT keys) or SUPABASE_DB_URL (Connect, Session pooler)."
+        )
+
+    select = insert = upsert = update = delete = rpc = _refuse

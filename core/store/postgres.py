@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -18,11 +17,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb, JsonbDumper
-from psycopg.types.range import Range
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.errors import StoreConflictError, StoreError, StoreUnavailableError
-from core.store.gateway import OPERATORS, Row, Where
+from core.store.demands import check_condition, conditions, in_utc, shared_columns
+from core.store.gateway import Row, Where
 
 _SQL_OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _UNREACHABLE = ("08", "28", "3D", "53", "57P")
@@ -148,7 +147,7 @@ class PostgresGateway:
         """Insert rows and return them as stored."""
         if not rows:
             return []
-        columns = _columns(rows)
+        columns = shared_columns(rows)
         line = sql.SQL("({})").format(sql.SQL(", ").join([sql.Placeholder()] * len(columns)))
         step = max(1, _MAX_PARAMETERS // len(columns))
         stored: list[Row] = []
@@ -158,14 +157,14 @@ class PostgresGateway:
                 query = sql.SQL("insert into {} ({}) values {} returning *").format(
                     sql.Identifier(table), _names(columns), sql.SQL(", ").join([line] * len(part))
                 )
-                stored += connection.execute(query, [_value(row[column]) for row in part for column in columns]).fetchall()
+                stored += connection.execute(query, [in_utc(row[column]) for row in part for column in columns]).fetchall()
         return stored
 
     def upsert(self, table: str, rows: Sequence[Row], *, on_conflict: Sequence[str]) -> int:
         """Copy rows into a temporary table, merge them, and return how many were written."""
         if not rows:
             return 0
-        columns = _columns(rows)
+        columns = shared_columns(rows)
         types = self._column_types(table)
         changed = [column for column in columns if column not in on_conflict]
         action: sql.Composable = sql.SQL("nothing")
@@ -181,7 +180,7 @@ class PostgresGateway:
             with cursor.copy(sql.SQL("copy incoming ({}) from stdin (format binary)").format(_names(columns))) as copy:
                 copy.set_types([types[column] for column in columns])
                 for row in rows:
-                    copy.write_row([_value(row[column]) for column in columns])
+                    copy.write_row([in_utc(row[column]) for column in columns])
             cursor.execute(
                 sql.SQL("insert into {} ({}) select {} from incoming on conflict ({}) do {}").format(
                     sql.Identifier(table), _names(columns), _names(columns), _names(on_conflict), action
@@ -195,7 +194,7 @@ class PostgresGateway:
         sets = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(column), sql.Placeholder()) for column in values)
         query = sql.SQL("update {} set {}{} returning *").format(sql.Identifier(table), sets, condition)
         with self.connection() as connection:
-            return connection.execute(query, [*(_value(value) for value in values.values()), *parameters]).fetchall()
+            return connection.execute(query, [*(in_utc(value) for value in values.values()), *parameters]).fetchall()
 
     def delete(self, table: str, *, where: Where) -> int:
         """Delete the rows that match and return how many there were."""
@@ -208,7 +207,7 @@ class PostgresGateway:
         names = sql.SQL(", ").join(sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder()) for name in arguments)
         query = sql.SQL("select * from {}({})").format(sql.Identifier(function), names)
         with self.connection() as connection:
-            return connection.execute(query, [_value(value) for value in arguments.values()]).fetchall()
+            return connection.execute(query, [in_utc(value) for value in arguments.values()]).fetchall()
 
     def _column_types(self, table: str) -> dict[str, int]:
         """Return the type each column is copied as, by object id; an enumeration is copied as the text it is."""
@@ -226,29 +225,8 @@ class PostgresGateway:
             return self._types[table]
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
-    columns = list(rows[0])
-    for position, row in enumerate(rows):
-        if row.keys() != rows[0].keys():
-            raise StoreError(f"all rows must have the columns {', '.join(columns)}; row {position} has {', '.join(row)}.")
-    return columns
-
-
 def _names(columns: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.Identifier(column) for column in columns)
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise StoreError(f"a time must carry its zone, was the naive {value.isoformat()}; use UTC.")
-        return value.astimezone(UTC)
-    if isinstance(value, Range):
-        _value(value.lower)
-        _value(value.upper)
-    elif isinstance(value, list) and value and isinstance(value[0], datetime):
-        return [_value(item) for item in value]
-    return value
 
 
 def _condition(where: Where | None) -> tuple[sql.Composable, list[Any]]:
@@ -256,29 +234,23 @@ def _condition(where: Where | None) -> tuple[sql.Composable, list[Any]]:
         return sql.SQL(""), []
     parts: list[sql.Composable] = []
     parameters: list[Any] = []
-    for column, wanted in where.items():
-        operator, value = wanted if isinstance(wanted, tuple) else ("eq", wanted)
+    for column, operator, value in conditions(where):
         name = sql.Identifier(column)
         if operator == "in":
             items = list(value)
             choice = sql.SQL("{} in ({})").format(name, sql.SQL(", ").join([sql.Placeholder()] * len(items)))
             parts.append(choice if items else sql.SQL("false"))
-            parameters += [_value(item) for item in items]
+            parameters += [in_utc(item) for item in items]
         elif operator == "is":
             parts.append(sql.SQL("{} is {}").format(name, sql.SQL("null" if value is None else "true" if value else "false")))
-        elif operator in _SQL_OPERATORS:
-            if value is None:
-                raise StoreError(f"nothing equals or exceeds an absent value: ask for {column} with ('is', None).")
-            parts.append(sql.SQL("{} {} {}").format(name, sql.SQL(_SQL_OPERATORS[operator]), sql.Placeholder()))
-            parameters.append(_value(value))
         else:
-            raise StoreError(f"unknown operator {operator!r} on {column}; allowed are {', '.join(OPERATORS)}.")
+            parts.append(sql.SQL("{} {} {}").format(name, sql.SQL(_SQL_OPERATORS[operator]), sql.Placeholder()))
+            parameters.append(in_utc(value))
     return sql.SQL(" where ") + sql.SQL(" and ").join(parts), parameters
 
 
 def _needed_condition(verb: str, where: Where) -> tuple[sql.Composable, list[Any]]:
-    if not where:
-        raise StoreError(f"{verb} needs a condition in `where`: without one it would touch every row.")
+    check_condition(verb, where)
     return _condition(where)
 
 

@@ -29,6 +29,8 @@ COMMANDS = (
     ("db", "url"),
     ("db", "status"),
     ("db", "migrate"),
+    ("db", "backup"),
+    ("db", "restore"),
 )
 HEAVY = {
     "arch",
@@ -225,8 +227,25 @@ def test_doctor_says_which_store_is_in_force_and_that_the_ledger_is_whole(home: 
     assert "ledger        whole" in text.stdout
 
 
+def test_a_home_is_backed_up_and_restored_by_hand(home: Path, report: dict[str, Any], tmp_path: Path) -> None:
+    made = answer(run(home, "db", "backup", str(tmp_path / "x.aqf"), "--json"))
+    assert made["rows"]["public.trials"] > 0
+    restored = answer(run(home, "db", "restore", str(tmp_path / "x.aqf"), "--json"))
+    assert restored["rows"] == made["rows"]
+    assert restored["kept"].startswith("before_restore_")
+    assert answer(run(home, "doctor", "--json"))["ledger"] == "whole"
+
+
+def test_db_status_names_migrations_indexes_and_no_slow_statements_without_their_extension(home: Path) -> None:
+    found = answer(run(home, "db", "status", "--json"))
+    assert found["pending"] == []
+    assert "20240901004000" in found["migrations"]
+    assert "signal_embeddings_hnsw" in [row["index_name"] for row in found["indexes"] if row["is_valid"]]
+    assert found["slow_statements"] == []
+
+
 def test_db_status_counts_rows(home: Path, report: dict[str, Any]) -> None:
-    rows = {row["table_name"]: row["n_rows"] for row in answer(run(home, "db", "status", "--json"))}
+    rows = {row["table_name"]: row["n_rows"] for row in answer(run(home, "db", "status", "--json"))["tables"]}
     assert rows["trials"] >= TRIALS
     assert rows["market_bars"] >= 12 * 1_500
     assert answer(run(home, "db", "migrate", "--json")) == {"applied": []}

@@ -56,7 +56,7 @@ def listed(home: Path, *command: str) -> Any:
 
 
 def counts(home: Path) -> dict[str, int]:
-    return {row["table_name"]: row["n_rows"] for row in listed(home, "db", "status")}
+    return {row["table_name"]: row["n_rows"] for row in listed(home, "db", "status")["tables"]}
 
 
 def server_is_up(home: Path) -> bool:
@@ -208,7 +208,10 @@ def test_the_tool_says_what_is_wrong_with_an_idea_and_registers_nothing(
     [
         ({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_abc"}, "SUPABASE_SERVICE_ROLE_KEY is set but SUPABASE_URL is not"),
         ({"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY is not"),
-        ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_abc"}, "set AQF_DATABASE_URL"),
+        (
+            {"SUPABASE_URL": "http://127.0.0.1:1", "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_abc"},
+            "the database cannot be reached: http://127.0.0.1:1",
+        ),
         ({"AQF_LLM_MAX_RETRIES": "many"}, "max_retries"),
         ({"AQF_DATABASE_URL": "postgresql://nobody:secret_abc@127.0.0.1:1/x"}, "the database cannot be reached"),
         ({"AQF_DATABASE_URL": "no connection string"}, ""),

@@ -116,6 +116,7 @@ TABLES: dict[str, dict[str, str]] = {
     "trades": {"anon": "select"},
     "trial_results": {"researcher": "select"},
     "trials": {"researcher": "insert select"},
+    "write_batches": {"researcher": "delete insert select"},
 }
 COLUMNS: dict[str, dict[str, str]] = {
     f"research_runs.{column}": {"researcher": "select"}
@@ -135,6 +136,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     )
 }
 FUNCTIONS: dict[str, dict[str, str]] = {
+    "acting_role": {"researcher": "execute"},
     "activate_embedding_version": {"researcher": "execute"},
     "add_exp": NOTHING,
     "attach_labels": NOTHING,
@@ -147,6 +149,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "close_anon_access": NOTHING,
     "close_trade": NOTHING,
     "consume_signals": NOTHING,
+    "describe_name": {"researcher": "execute"},
     "effective_trials": {"researcher": "execute"},
     "exp_level": NOTHING,
     "get_agent_health_summary": NOTHING,
@@ -186,7 +189,10 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "score_signal_cluster": {"researcher": "execute"},
     "set_updated_at": NOTHING,
     "split_context_key": NOTHING,
+    "store_indexes": NOTHING,
+    "store_slow_statements": NOTHING,
     "store_status": NOTHING,
+    "store_summary": NOTHING,
     "store_version": NOTHING,
     "trial_behaviours": {"researcher": "execute"},
     "trial_row_hash": {"researcher": "execute"},
@@ -194,9 +200,11 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "upsert_signal": NOTHING,
     "verify_audit_log": NOTHING,
     "verify_trials": {"researcher": "execute"},
+    "write_batch": {"researcher": "execute"},
 }
 DEFINERS = {"close_anon_access", "refresh_trade_hit_rates", "rpc_prune_vectors", "store_version"}
 MATERIALISED = {"trade_hit_rates"}
+DEFINERS = {"rpc_prune_vectors", "store_slow_statements", "store_summary", "store_version"}
 
 GRANTS = {
     "tables": """

@@ -23,6 +23,7 @@ from core.market.panel import BAR_FIELDS, Panel
 from core.store.opening import Store
 from core.store.records import VECTOR_WIDTH, FeatureStatus, RunStatus
 from core.store.research import ResearchStore
+from tests.core.store.conftest import OVER_POSTGRES
 from tests.core.store.research import (
     NOBODY,
     behaviour_of,
@@ -267,6 +268,7 @@ def test_a_bar_at_the_seal_is_sealed(store: Store) -> None:
     assert store.researcher.load_panel(dataset).index[-1] == build_panel().index[39]
 
 
+@OVER_POSTGRES
 def test_no_statement_of_a_researcher_reaches_a_sealed_bar_or_label(store: Store) -> None:
     dataset = import_toy(store.service, sealed_from=SEAL)
     panel = build_panel()
@@ -289,6 +291,7 @@ def test_no_statement_of_a_researcher_reaches_a_sealed_bar_or_label(store: Store
             assert connection.execute(query).fetchone() == {"newest": panel.index[35]}
 
 
+@OVER_POSTGRES
 @pytest.mark.parametrize("table", ["datasets", "market_bars", "labels"])
 @pytest.mark.parametrize(
     "statement", ["update {} set created_at = now()", "delete from {}", "truncate {} cascade", "insert into {} default values"]
@@ -596,6 +599,7 @@ def write_trials(store: Store, n: int) -> None:
 STATEMENTS = ["update trials set sharpe = 9", "delete from trials where trial_id = 1", "truncate trials cascade"]
 
 
+@OVER_POSTGRES
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_nobody_changes_a_trial(store: Store, owner: psycopg.Connection, statement: str) -> None:
     write_trials(store, 2)
@@ -609,6 +613,7 @@ def test_nobody_changes_a_trial(store: Store, owner: psycopg.Connection, stateme
     assert store.service.verify_trials() == []
 
 
+@OVER_POSTGRES
 @pytest.mark.parametrize("statement", ["alter table trials disable trigger all", "drop trigger chain_trial on trials"])
 def test_only_the_owner_could_switch_the_guards_off(store: Store, statement: str) -> None:
     for role in (store.service, store.researcher):
@@ -873,6 +878,7 @@ FORGET: list[Callable[[ResearchStore], Any]] = [
 ]
 
 
+@OVER_POSTGRES
 @pytest.mark.parametrize("forget", FORGET, ids=["delete", "rename", "clear the result", "change the candidates"])
 def test_an_opened_holdout_stays_opened(store: Store, two_runs: Any, forget: Callable[[ResearchStore], Any]) -> None:
     store.service.open_holdout("one", two_runs[0].run_id, candidates("a"))

@@ -17,6 +17,7 @@ from core.store.gateway import Row
 from core.store.opening import Store
 from core.store.records import VECTOR_WIDTH, Dataset
 from core.store.research import ResearchStore
+from tests.core.store.conftest import OVER_POSTGRES
 from tests.core.store.research import NOBODY, build_panel, import_toy, utc
 
 DAY = timedelta(days=1)
@@ -172,6 +173,7 @@ def test_a_search_never_mixes_versions(store: Store, dataset: Dataset) -> None:
         assert store.researcher.count_embeddings(dataset, "pca")["n_windows"] == 5
 
 
+@OVER_POSTGRES
 def test_a_search_goes_past_the_windows_of_retired_versions(store: Store, dataset: Dataset) -> None:
     announce(store.researcher, dataset, "old")
     rng = np.random.default_rng(0)
@@ -419,6 +421,7 @@ def test_of_eight_workers_each_job_goes_to_one(store: Store, dataset: Dataset) -
     assert sorted(taken) == sorted(wanted)
 
 
+@OVER_POSTGRES
 def test_a_worker_does_not_wait_for_another(store: Store, dataset: Dataset, owner: psycopg.Connection) -> None:
     wanted = [store.service.request_refresh(request(dataset, number)) for number in range(2)]
     owner.execute("set lock_timeout = '5s'")
