@@ -44,7 +44,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
+        table.add_column(
+            column, justify="right" if column in right else "left", no_wrap=column in right or column == columns[0]
+        )
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     console = Console()
@@ -116,6 +118,8 @@ class Progress:
     def on_event(self, event: Event) -> None:
         """Take note of an event."""
         if self._quiet:
+            if event.kind in ("started", "resumed"):
+                say(event.message)
             return
         if self._bar is None:
             if self._lines and event.kind != "tool" and event.message:

@@ -106,6 +106,7 @@ def runs(limit: int, as_json: bool) -> None:
         click.echo('There are no runs yet: try `aqf demo`, or `aqf plan "..."`.')
     else:
         columns = ("run_id", "status", "dataset", "planner", "trials", "started_at", "question")
+        rows = [{**row, "started_at": row["started_at"][:16]} for row in rows]
         screen.print_table(
             "Runs, newest first", columns, [[row[column] for column in columns] for row in rows], right=("trials",)
         )

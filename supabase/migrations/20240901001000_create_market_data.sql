@@ -152,8 +152,9 @@ begin
     order by d.created_at limit 1;
   end if;
   select min(d.sealed_from) into v_sealed_from from public.datasets d where d.family_id = v_family_id;
-  if v_seal > v_sealed_from or (v_seal <> v_sealed_from and exists (select from public.datasets d where d.name = p_dataset ->> 'name')) then
-    raise exception 'these bars are sealed from %: a seal cannot be moved, neither by a new version nor under another name', v_sealed_from
+  if v_seal <> v_sealed_from then
+    raise exception 'these bars, imported before as %, are sealed from %: a seal cannot be moved, neither by a new version nor under another name',
+      (select min(d.name) from public.datasets d where d.family_id = v_family_id), v_sealed_from
       using errcode = 'restrict_violation';
   end if;
   if v_sealed_from > (p_dataset ->> 'last_ts')::timestamptz or v_sealed_from <= (p_dataset ->> 'first_ts')::timestamptz then
@@ -167,7 +168,7 @@ begin
     array(select pg_catalog.jsonb_array_elements_text(p_dataset -> 'fields')),
     coalesce(p_dataset ->> 'frequency', '1d'), (p_dataset ->> 'n_bars')::integer, (p_dataset ->> 'first_ts')::timestamptz,
     (p_dataset ->> 'last_ts')::timestamptz,
-    coalesce(v_seal, least(v_sealed_from, (p_dataset ->> 'default_sealed_from')::timestamptz)),
+    coalesce(v_sealed_from, v_seal, (p_dataset ->> 'default_sealed_from')::timestamptz),
     coalesce((p_dataset ->> 'tradable')::boolean, true), v_synthetic, coalesce(p_dataset -> 'caveats', '[]')
   from public.datasets d where d.name = p_dataset ->> 'name'
   returning * into v_dataset;

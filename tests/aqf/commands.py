@@ -1,8 +1,10 @@
 """Runs the real command in a process of its own, in a home of its own."""
 
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,10 @@ def aqf(home: Path, *arguments: str, **extra: str) -> subprocess.CompletedProces
 
 
 def start_aqf(home: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """Start ``python -m aqf`` in a group of its own, as a shell does."""
+    """Start ``python -m aqf`` in a group of its own and deaf to nothing, as a shell does in the foreground.
+
+    A test run that was put in the background ignores SIGINT, and its children would inherit that.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "aqf", *arguments],
         env=environment(home),
@@ -41,6 +46,7 @@ def start_aqf(home: Path, *arguments: str) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

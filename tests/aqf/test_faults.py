@@ -252,7 +252,7 @@ def test_a_server_that_was_killed_leaves_no_lock_that_blocks(home: Path) -> None
 
 
 def test_an_interrupted_run_says_so_stops_its_server_and_can_be_resumed(home: Path) -> None:
-    options = ("--dataset", "mine", "--trials", "24", "--planner", "rules")
+    options = ("--dataset", "mine", "--trials", "80", "--planner", "rules")
     process = start_aqf(home, "plan", QUESTION, *options)
     rest = interrupt_at(process, "planned: Backtest", signal.SIGINT)
     assert process.returncode == 130
@@ -263,7 +263,7 @@ def test_an_interrupted_run_says_so_stops_its_server_and_can_be_resumed(home: Pa
     assert not server_is_up(home)
     (run,) = listed(home, "runs")
     assert run["status"] == "running"
-    assert listed(home, "resume", run["run_id"][:8])["n_trials"] == 24
+    assert listed(home, "resume", run["run_id"][:8])["n_trials"] == 80
     assert [row["status"] for row in listed(home, "runs")] == ["finished"]
 
 

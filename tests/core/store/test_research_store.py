@@ -151,8 +151,12 @@ def test_another_name_opens_nothing_that_was_sealed_and_forgets_no_trial(store: 
     panel = build_panel()
     nearly = panel.replace(close=np.where(np.arange(50)[:, None] == 40, panel.close * 1.001, panel.close))
     for name, again in (("same", panel), ("nearly", nearly), ("part", panel.select(["AAA", "BBB"]))):
-        with pytest.raises(StoreConflictError, match="neither by a new version nor under another name"):
-            store.service.import_dataset(again, name=name, source="a test", sealed_from=first.sealed_from + timedelta(days=1))
+        for days in (-1, 1):
+            with pytest.raises(
+                StoreConflictError, match=r"imported before as .*: a seal cannot be moved, neither by a new version"
+            ):
+                seal = first.sealed_from + timedelta(days=days)
+                store.service.import_dataset(again, name=name, source="a test", sealed_from=seal)
         copy = store.service.import_dataset(again, name=name, source="a test")
         assert (copy.family_id, copy.sealed_from, copy.version) == (first.family_id, first.sealed_from, 1)
         create_run(store.service, copy, lineage=name)
