@@ -48,7 +48,10 @@ class Gateway(Protocol):
         ...
 
     def upsert(self, table: str, rows: Sequence[Row], *, on_conflict: Sequence[str]) -> int:
-        """Insert rows in bulk, replace those that collide on `on_conflict`, and return how many were written."""
+        """Insert rows in bulk, replace those that collide on `on_conflict`, and return how many were written.
+
+        With an empty `on_conflict` rows are only added, and one that collides is a StoreConflictError.
+        """
         ...
 
     def update(self, table: str, values: Row, *, where: Where) -> list[Row]:

@@ -6,9 +6,10 @@ one role; row-level security and grants of that role apply to everything it does
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import psycopg
@@ -22,6 +23,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from core.errors import StoreConflictError, StoreError, StoreUnavailableError
 from core.store.demands import check_condition, conditions, in_utc, shared_columns
 from core.store.gateway import Row, Where
+from core.store.packing import pack_rows
 
 _SQL_OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _UNREACHABLE = ("08", "28", "3D", "53", "57P")
@@ -85,7 +87,7 @@ class PostgresGateway:
             configure=self._configure,
             name=f"aqf-{role}",
         )
-        self._types: dict[str, dict[str, int]] = {}
+        self._types: dict[str, dict[str, tuple[int, str]]] = {}
         self._types_lock = threading.Lock()
         self._opened = False
 
@@ -161,11 +163,17 @@ class PostgresGateway:
         return stored
 
     def upsert(self, table: str, rows: Sequence[Row], *, on_conflict: Sequence[str]) -> int:
-        """Copy rows into a temporary table, merge them, and return how many were written."""
+        """Copy rows into a temporary table, merge them, and return how many were written.
+
+        Without `on_conflict` they are copied into the table itself.
+        """
         if not rows:
             return 0
         columns = shared_columns(rows)
-        types = self._column_types(table)
+        if not on_conflict:
+            with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+                self._copy(cursor, table, sql.Identifier(table), rows)
+                return cursor.rowcount
         changed = [column for column in columns if column not in on_conflict]
         action: sql.Composable = sql.SQL("nothing")
         if changed:
@@ -177,16 +185,30 @@ class PostgresGateway:
                     _names(columns), sql.Identifier(table)
                 )
             )
-            with cursor.copy(sql.SQL("copy incoming ({}) from stdin (format binary)").format(_names(columns))) as copy:
-                copy.set_types([types[column] for column in columns])
-                for row in rows:
-                    copy.write_row([in_utc(row[column]) for column in columns])
+            self._copy(cursor, table, sql.Identifier("incoming"), rows)
             cursor.execute(
                 sql.SQL("insert into {} ({}) select {} from incoming on conflict ({}) do {}").format(
                     sql.Identifier(table), _names(columns), _names(columns), _names(on_conflict), action
                 )
             )
             return cursor.rowcount
+
+    def _copy(self, cursor: psycopg.Cursor[Row], table: str, target: sql.Identifier, rows: Sequence[Row]) -> None:
+        columns = list(rows[0])
+        types = self._column_types(table)
+        for column in columns:
+            if types and column not in types:
+                raise StoreError(f'column "{column}" of relation "{table}" does not exist.')
+        with cursor.copy(sql.SQL("copy {} ({}) from stdin (format binary)").format(target, _names(columns))) as copy:
+            packed = None
+            with suppress(struct.error, OverflowError, UnicodeEncodeError):  # psycopg says better what is wrong
+                packed = pack_rows(rows, columns, [types[column][1] for column in columns])
+            if packed is not None:
+                copy.write(packed)
+                return
+            copy.set_types([types[column][0] for column in columns])
+            for row in rows:
+                copy.write_row([in_utc(row[column]) for column in columns])
 
     def update(self, table: str, values: Row, *, where: Where) -> list[Row]:
         """Change the rows that match and return them."""
@@ -209,19 +231,20 @@ class PostgresGateway:
         with self.connection() as connection:
             return connection.execute(query, [in_utc(value) for value in arguments.values()]).fetchall()
 
-    def _column_types(self, table: str) -> dict[str, int]:
-        """Return the type each column is copied as, by object id; an enumeration is copied as the text it is."""
+    def _column_types(self, table: str) -> dict[str, tuple[int, str]]:
+        """Return the type each column is copied as, by object id and name; an enumeration is copied as the text it is."""
         with self._types_lock:
             if table not in self._types:
                 query = (
-                    "select a.attname as name, case when t.typtype = 'e' then 'text'::regtype::oid else t.oid end as type "
+                    "select a.attname as name, case when t.typtype = 'e' then 'text'::regtype::oid else t.oid end as type, "
+                    "case when t.typtype = 'e' then 'text' else t.typname::text end as type_name "
                     "from pg_catalog.pg_attribute a "
                     "join pg_catalog.pg_type t on t.oid = a.atttypid "
                     "where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped"
                 )
                 with self.connection() as connection:
                     rows = connection.execute(query, [f'public."{table}"']).fetchall()
-                self._types[table] = {row["name"]: row["type"] for row in rows}
+                self._types[table] = {row["name"]: (row["type"], row["type_name"]) for row in rows}
             return self._types[table]
 
 

@@ -195,6 +195,11 @@ class SupabaseGateway:
         parts = _parts(encoded)
         if len(parts) > 1:
             return self._write_batch(table, parts, on_conflict)
+        if not on_conflict:
+            added = self._send(
+                lambda client: client.table(table).insert(encoded, count="exact", returning="minimal").execute()  # type: ignore[arg-type]
+            )
+            return int(added.count)
         only_keys = set(encoded[0]) <= set(on_conflict)
         answer = self._send(
             lambda client: (
@@ -215,7 +220,7 @@ class SupabaseGateway:
         seen: set[str] = set()
         for row in (row for part in parts for row in part):
             key = json.dumps([row[column] for column in on_conflict])
-            if key in seen:
+            if on_conflict and key in seen:
                 raise StoreError(f"a batch cannot affect row a second time: {key} is in it twice.")
             seen.add(key)
         batch_id = str(uuid.uuid4())
@@ -235,7 +240,7 @@ class SupabaseGateway:
                 "p_parts": len(parts),
                 "p_table": table,
                 "p_columns": list(parts[0][0]),
-                "p_on_conflict": list(on_conflict),
+                "p_on_conflict": list(on_conflict) or None,
             }
             return int(self._send(lambda client: client.rpc("write_batch", arguments).execute()).data)
         except StoreError as error:

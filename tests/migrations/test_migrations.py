@@ -202,9 +202,15 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "verify_trials": {"researcher": "execute"},
     "write_batch": {"researcher": "execute"},
 }
-DEFINERS = {"close_anon_access", "refresh_trade_hit_rates", "rpc_prune_vectors", "store_version"}
+DEFINERS = {
+    "close_anon_access",
+    "refresh_trade_hit_rates",
+    "rpc_prune_vectors",
+    "store_slow_statements",
+    "store_summary",
+    "store_version",
+}
 MATERIALISED = {"trade_hit_rates"}
-DEFINERS = {"rpc_prune_vectors", "store_slow_statements", "store_summary", "store_version"}
 
 GRANTS = {
     "tables": """

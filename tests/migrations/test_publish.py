@@ -115,7 +115,7 @@ def test_the_template_is_no_migration_and_makes_a_table_done_right(owner: psycop
 def test_a_database_of_the_first_release_is_upgraded_and_keeps_its_rows(empty_database: str) -> None:
     migrations = load_migrations()
     first = tuple(migration for migration in migrations if migration.version.startswith("20240901"))
-    assert apply_migrations(empty_database, first)[-1] == "20240901006000"
+    assert apply_migrations(empty_database, first)[-1] == "20240901008000"
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("insert into agent_state (agent_id, state) values ('planner', '{\"kept\": true}')")
         assert apply_migrations(empty_database) == [m.version for m in migrations if m.version.startswith("20240902")]

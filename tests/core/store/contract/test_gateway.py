@@ -90,6 +90,14 @@ def test_upsert_refuses_the_same_key_twice_in_one_batch(gateway: Gateway) -> Non
     assert gateway.select("things") == []
 
 
+def test_upsert_without_a_key_only_adds(gateway: Gateway) -> None:
+    assert gateway.upsert("things", [full_row(1), full_row(2)], on_conflict=()) == 2
+    check_stored(gateway.select("things", where={"id": 1})[0], 1)
+    with pytest.raises(StoreConflictError, match="things_pkey"):
+        gateway.upsert("things", [full_row(3), full_row(2)], on_conflict=())
+    assert len(gateway.select("things")) == 2
+
+
 def test_select_takes_columns_order_and_limit(gateway: Gateway) -> None:
     three(gateway)
     assert gateway.select("things", columns=("name",), order=("-id",), limit=2) == [{"name": "c"}, {"name": "b"}]

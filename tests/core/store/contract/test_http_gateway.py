@@ -181,6 +181,10 @@ def test_a_batch_in_parts_is_written_at_once(
     assert sent(proxy, "POST /rest/v1/write_batches") > 5
     assert gateway.upsert("things", [row | {"value": 0.0} for row in things(500)], on_conflict=("id",)) == 500
     assert {row["value"] for row in gateway.select("things")} == {0.0}
+    assert gateway.upsert("things", things(500, start=501), on_conflict=()) == 500
+    with pytest.raises(StoreConflictError, match="things_pkey"):
+        gateway.upsert("things", things(500, start=900), on_conflict=())
+    assert len(gateway.select("things")) == 1000
     assert owner.execute("select count(*) from write_batches").fetchone() == (0,)
 
 
