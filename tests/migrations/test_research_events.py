@@ -37,7 +37,7 @@ def attach(store: Store, dataset: Dataset, *labels: tuple[str, datetime, datetim
 
 
 def test_labels_are_attached_and_replaced_and_a_researcher_sees_those_before_the_seal(store: Store) -> None:
-    dataset = import_toy(store.service, sealed_from=utc(2020, 2, 20))
+    dataset = import_toy(store.service, synthetic=True, sealed_from=utc(2020, 2, 20))
     early, late = utc(2020, 1, 2, 21), utc(2020, 2, 19, 21)
     assert attach(store, dataset, ("AAA", early, utc(2020, 1, 3), 0.1), ("BBB", late, utc(2020, 2, 21), -0.2)) == 2
     assert attach(store, dataset, ("AAA", early, utc(2020, 1, 4), 0.3)) == 1
@@ -81,9 +81,9 @@ def test_an_event_is_kept_once_and_a_researcher_sees_what_was_known_before_every
     with pytest.raises(StoreConflictError, match="payload_sha256"):
         gateway.insert("events", [event(1, utc(2020, 1, 6))])
     assert store.researcher.gateway.select("events") == []
-    import_toy(store.service, sealed_from=utc(2020, 2, 25))
+    import_toy(store.service, synthetic=True, sealed_from=utc(2020, 2, 25))
     assert [row["payload"] for row in store.researcher.gateway.select("events", order=("known_at",))] == [{"n": 1}, {"n": 2}]
-    import_toy(store.service, name="other", sealed_from=utc(2020, 2, 20))
+    import_toy(store.service, name="other", synthetic=True, sealed_from=utc(2020, 2, 20))
     assert [row["payload"] for row in store.researcher.gateway.select("events")] == [{"n": 1}]
 
 
