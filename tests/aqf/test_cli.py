@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backtest.markets import planted
+from backtest.markets import no_edge, planted
 from tests.aqf.commands import ROOT, aqf, environment, write_csv
 from tests.conftest import make_reachable_folder, sweep
 
@@ -138,8 +138,15 @@ def test_importing_the_same_file_again_changes_nothing_and_a_seal_cannot_be_move
     moved = run(home, "data", "import", file, "--name", "mine", "--sealed-from", "2005-01-03")
     assert moved.returncode == 1
     assert moved.stderr.startswith("aqf: data set mine is sealed from")
-    other = answer(run(home, "data", "import", file, "--name", "earlier", "--sealed-from", "2003-01-01", "--json"))
-    assert other["sealed_from"] == "2003-01-01"
+    renamed = run(home, "data", "import", file, "--name", "earlier", "--sealed-from", "2003-01-01")
+    assert renamed.returncode == 1
+    assert renamed.stderr.startswith("aqf: these bars, imported before as mine, are sealed from")
+
+
+def test_a_seal_of_ones_own_is_set_at_the_first_import(home: Path, dataset: dict[str, Any]) -> None:
+    file = write_csv(no_edge(seed=99, n_assets=3, n_bars=200), home.parent / "others.csv")
+    other = answer(run(home, "data", "import", str(file), "--name", "others", "--sealed-from", "2000-07-03", "--json"))
+    assert other["sealed_from"] == "2000-07-03"
 
 
 def test_data_list_shows_what_is_stored_and_what_ships_with_packages(home: Path, dataset: dict[str, Any]) -> None:
@@ -158,7 +165,7 @@ def test_plan_prints_one_json_object_and_nothing_else(
     planned: subprocess.CompletedProcess[str], report: dict[str, Any]
 ) -> None:
     assert planned.stdout.startswith("{\n")
-    assert planned.stderr == ""
+    assert planned.stderr == f"run {report['run_id']} on mine\n"
     assert report["verdict"] == "promoted"
     assert report["n_trials"] == len(report["leaderboard"]) == TRIALS
     assert report["config"]["seed"] == 1
