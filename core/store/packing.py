@@ -1,21 +1,23 @@
 """Rows as the bytes of a binary COPY, a column at a time: what makes bulk writes fast.
 
-Hides Postgres's binary formats of the types that bulk tables have. Promises the same bytes that psycopg would send, or None
-when a column holds something this room does not know; then psycopg does it.
+Hides Postgres's binary formats of the types that bulk tables have. Promises the same bytes that psycopg would send, or
+`UnpackableError` when a column holds something this room does not know; then psycopg does it.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from psycopg.types.range import Range
 
+from core.errors import StoreError
 from core.store.gateway import Row
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -29,34 +31,62 @@ _FLOAT = struct.Struct(">id").pack
 _FOUR = struct.Struct(">ii").pack
 
 
-class _Unknown(Exception):
-    pass
+_BLOCK_ROWS = 128
 
 
-def pack_rows(rows: Sequence[Row], columns: Sequence[str], types: Sequence[str]) -> bytes | None:
-    """Return the rows as a whole binary COPY, or None when a value is of a kind that psycopg has to send.
+class UnpackableError(Exception):
+    """A value is of a kind that psycopg has to send, or to refuse in its own words."""
+
+
+def pack_rows(rows: Sequence[Row], columns: Sequence[str], types: Sequence[str]) -> Iterator[bytes]:
+    """Yield the rows as a binary COPY, block by block, so that the server stores one while the next is made.
 
     Parameters
     ----------
     types : sequence of str
         Name of each column's Postgres type in the catalogue.
+
+    Raises
+    ------
+    UnpackableError
+        If a value is not of its column's usual Python type; blocks may have gone before.
     """
-    packed = []
-    try:
-        for column, name in zip(columns, types, strict=True):
-            values = [row[column] for row in rows]
-            packed.append(_pack_vectors(values) if name == "vector" else _pack(values, name))
-    except _Unknown:
-        return None
+    yield _HEADER
     count = struct.pack(">h", len(columns))
-    return b"".join((_HEADER, *(b"".join((count, *parts)) for parts in zip(*packed, strict=True)), _END))
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        packed = [repeat(count)]
+        try:
+            for column, name in zip(columns, types, strict=True):
+                values = [row[column] for row in block]
+                packed.append(iter(_pack_vectors(values) if name == "vector" else _pack(values, name)))
+        except UnicodeEncodeError as error:
+            raise UnpackableError from error
+        yield b"".join(chain.from_iterable(zip(*packed, strict=False)))
+    yield _END
+
+
+def check_integers(rows: Sequence[Row], columns: Sequence[str], types: Sequence[str]) -> None:
+    """Refuse integers that their columns cannot hold; psycopg's binary copy would wrap them around without a word.
+
+    Raises
+    ------
+    StoreError
+        It names the column, its type and the value.
+    """
+    for column, name in zip(columns, types, strict=True):
+        if name in _BITS:
+            limit = 1 << (_BITS[name] - 1)
+            for row in rows:
+                if isinstance(value := row[column], int) and not -limit <= value < limit:
+                    raise StoreError(f'column "{column}" holds {name}, which ends at {limit - 1:,}; got {value:,}.')
 
 
 def _pack(values: Sequence[Any], name: str) -> list[bytes]:
     kind, pack = _PACKERS.get(name, (None, None))
     kinds = set(map(type, values)) - {type(None)}
     if pack is None or kinds - {kind}:
-        raise _Unknown
+        raise UnpackableError
     if None in values:
         return [_NULL if value is None else pack(value) for value in values]
     return list(map(pack, values))
@@ -66,7 +96,7 @@ def _pack_vectors(values: Sequence[Any]) -> list[bytes]:
     width = len(values[0]) if isinstance(values[0], np.ndarray) else 0
     for value in values:
         if not isinstance(value, np.ndarray) or value.shape != (width,) or width == 0:
-            raise _Unknown
+            raise UnpackableError
     head = struct.pack(">ihh", 4 + 4 * width, width, 0)
     content = np.stack(values).astype(">f4").tobytes()
     step = 4 * width
@@ -75,7 +105,7 @@ def _pack_vectors(values: Sequence[Any]) -> list[bytes]:
 
 def _microseconds(value: datetime) -> int:
     if value.tzinfo is None:
-        raise _Unknown
+        raise UnpackableError
     passed = value - _EPOCH
     return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
 
@@ -92,12 +122,13 @@ def _pack_json(value: dict[str, Any]) -> bytes:
 
 def _pack_range(value: Range[datetime]) -> bytes:
     if type(value.lower) is not datetime or type(value.upper) is not datetime:
-        raise _Unknown
+        raise UnpackableError
     flags = (2 if value.lower_inc else 0) | (4 if value.upper_inc else 0)
     content = bytes([flags]) + _EIGHT(8, _microseconds(value.lower)) + _EIGHT(8, _microseconds(value.upper))
     return _LENGTH(len(content)) + content
 
 
+_BITS = {"int2": 16, "int4": 32, "int8": 64}
 _PACKERS: dict[str, tuple[type, Callable[[Any], bytes]]] = {
     "bool": (bool, lambda value: b"\x00\x00\x00\x01" + (b"\x01" if value else b"\x00")),
     "float8": (float, lambda value: _FLOAT(8, value)),

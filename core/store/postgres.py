@@ -6,10 +6,9 @@ one role; row-level security and grants of that role apply to everything it does
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg
@@ -23,7 +22,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from core.errors import StoreConflictError, StoreError, StoreUnavailableError
 from core.store.demands import check_condition, conditions, in_utc, shared_columns
 from core.store.gateway import Row, Where
-from core.store.packing import pack_rows
+from core.store.packing import UnpackableError, check_integers, pack_rows
 
 _SQL_OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _UNREACHABLE = ("08", "28", "3D", "53", "57P")
@@ -199,13 +198,17 @@ class PostgresGateway:
         for column in columns:
             if types and column not in types:
                 raise StoreError(f'column "{column}" of relation "{table}" does not exist.')
-        with cursor.copy(sql.SQL("copy {} ({}) from stdin (format binary)").format(target, _names(columns))) as copy:
-            packed = None
-            with suppress(struct.error, OverflowError, UnicodeEncodeError):  # psycopg says better what is wrong
-                packed = pack_rows(rows, columns, [types[column][1] for column in columns])
-            if packed is not None:
-                copy.write(packed)
-                return
+        names = [types[column][1] for column in columns]
+        check_integers(rows, columns, names)
+        statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(target, _names(columns))
+        try:
+            with cursor.connection.transaction(), cursor.copy(statement) as copy:
+                for block in pack_rows(rows, columns, names):
+                    copy.write(block)
+            return
+        except UnpackableError:
+            pass  # the savepoint is undone, and psycopg sends all of it or says what is wrong
+        with cursor.copy(statement) as copy:
             copy.set_types([types[column][0] for column in columns])
             for row in rows:
                 copy.write_row([in_utc(row[column]) for column in columns])

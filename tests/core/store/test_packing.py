@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -7,8 +8,9 @@ import psycopg
 import pytest
 from psycopg.types.range import Range
 
+from core.errors import StoreError
 from core.store import postgres
-from core.store.packing import pack_rows
+from core.store.packing import UnpackableError, pack_rows
 from core.store.postgres import PostgresGateway
 
 TABLE = """
@@ -51,15 +53,19 @@ def rows() -> list[dict[str, Any]]:
     return [*made, {**made[0], **dict.fromkeys("bfijtnu"), "at": None, "span": None}]
 
 
+def refuse(*_: object) -> Iterator[bytes]:
+    raise UnpackableError
+
+
 @pytest.mark.parametrize("packing", [True, False])
 def test_packed_rows_are_stored_as_psycopg_stores_them(
     database: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, packing: bool
 ) -> None:
     owner.execute(TABLE)
     if packing:
-        assert pack_rows(rows(), list(TYPES), list(TYPES.values())) is not None
+        assert len(list(pack_rows(rows(), list(TYPES), list(TYPES.values())))) == 3
     else:
-        monkeypatch.setattr(postgres, "pack_rows", lambda *_: None)
+        monkeypatch.setattr(postgres, "pack_rows", refuse)
     gateway = PostgresGateway(database).open()
     assert gateway.upsert("packed", rows(), on_conflict=()) == 41
     stored = gateway.select("packed")
@@ -83,5 +89,32 @@ def test_packed_rows_are_stored_as_psycopg_stores_them(
     ],
 )
 def test_what_is_not_known_is_left_to_psycopg(name: str, value: Any) -> None:
-    assert pack_rows([{name: value}], [name], [TYPES[name]]) is None
-    assert pack_rows([{"x": "1"}], ["x"], ["numeric"]) is None
+    with pytest.raises(UnpackableError):
+        list(pack_rows([{name: value}], [name], [TYPES[name]]))
+    with pytest.raises(UnpackableError):
+        list(pack_rows([{"x": "1"}], ["x"], ["numeric"]))
+
+
+def test_a_batch_whose_last_block_cannot_be_packed_is_stored_once_and_whole(database: str, owner: psycopg.Connection) -> None:
+    owner.execute("create table packed (n int8, f float8)")
+    batch: list[dict[str, Any]] = [{"n": n, "f": float(n)} for n in range(1000)]
+    batch[-1]["f"] = 1  # an int where floats are usual
+    gateway = PostgresGateway(database).open()
+    assert gateway.upsert("packed", batch, on_conflict=()) == 1000
+    assert gateway.select("packed", order=("n",)) == batch
+    gateway.close()
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_an_integer_too_large_for_its_column_refuses_the_whole_batch(
+    database: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, packing: bool
+) -> None:
+    if not packing:
+        monkeypatch.setattr(postgres, "pack_rows", refuse)
+    owner.execute("create table packed (n int4)")
+    batch = [{"n": n} for n in range(1000)] + [{"n": 2**31}]
+    gateway = PostgresGateway(database).open()
+    with pytest.raises(StoreError, match='column "n" holds int4, which ends at 2,147,483,647; got 2,147,483,648'):
+        gateway.upsert("packed", batch, on_conflict=())
+    assert gateway.select("packed") == []
+    gateway.close()
