@@ -241,9 +241,7 @@ def main() -> None:
             print(f"{name.removesuffix('_rows_per_second'):28}{value:>12,.0f} rows/s")
     for name, goal in GOALS.items():
         print(f"{name:28}{figures[name]:>12.2f} (goal {goal})")
-    print(
-        f"{'append of embeddings':28}{figures['append_embeddings_over_executemany']:>12.2f} (mostly the storing of 1.4 kB a row)"
-    )
+    print(f"{'append of embeddings':28}{figures['append_embeddings_over_executemany']:>12.2f} (mostly the storing of 1.4 kB)")
     print(f"queries a second: halfvec {figures['halfvec_qps']:,.0f}, vector {figures['vector_qps']:,.0f}, ", end="")
     print(f"{figures['n_vectors']:,} vectors of {WIDTH}, ef {EF}; recall of vector {figures['vector_recall_at_10']:.3f}")
     print(f"panel of 20 x {figures['panel_bars']:,}: {figures['panel_best_seconds']:.3f} s (goal {PANEL_GOAL_SECONDS})")

@@ -550,6 +550,7 @@ def test_vectors_are_as_wide_in_the_database_as_in_python(owner: psycopg.Connect
     assert VECTOR_WIDTH == DIMS
     (index,) = owner.execute("select indexdef from pg_indexes where indexname = 'signal_embeddings_hnsw'").fetchall()
     assert f"halfvec({VECTOR_WIDTH})" in index[0]
+    assert "ef_construction='128'" in index[0]
 
 
 def test_every_foreign_key_has_an_index(owner: psycopg.Connection) -> None:
