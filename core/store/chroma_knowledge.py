@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from core.errors import ConfigurationError, MissingDataError, StoreUnavailableError
+from core.errors import ConfigurationError, MissingDataError, StoreError, StoreUnavailableError
 from core.store.knowledge import REEMBED_BATCH, check_batch, check_outcome, match, nearest
 from core.store.knowledge_records import (
     DocumentOutcome,
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BUSY_SECONDS = 30.0
+_PAGE = 10_000
+_MOST_ASKED = 30_000
+"""Chroma names each row that it answers in one statement, and SQLite takes 32,766 names."""
 
 
 def knowledge_path(home: Path) -> Path:
@@ -106,28 +109,27 @@ class ChromaKnowledgeBase:
         if query.as_of is not None:
             conditions.append({"known_at": {"$lte": _number(query.as_of)}})
         where: Any = conditions[0] if len(conditions) == 1 else {"$and": conditions}
+        wanted = dict(query.metadata)
         with self._opened() as (_, collection):
-            allowed: list[str] | None = None
-            if query.metadata:
-                found = collection.get(where=where, include=["metadatas"])
-                pairs = zip(found["ids"], found["metadatas"] or [], strict=True)
-                allowed = [
-                    doc_id for doc_id, flat in pairs if contains(json.loads(str(flat["metadata"])), dict(query.metadata))
-                ]
-                if not allowed:
-                    return []
 
             def fetch(count: int) -> list[KnowledgeMatch]:
-                answer: Any = collection.query(
-                    query_embeddings=vector,
-                    n_results=count,
-                    where=where,
-                    ids=allowed,
-                    include=["documents", "metadatas", "distances"],
-                )
-                columns = (answer[name][0] for name in ("ids", "documents", "metadatas", "distances"))
-                rows = zip(*columns, strict=True)
-                return [match(_document(doc_id, said, flat, query.as_of), distance) for doc_id, said, flat, distance in rows]
+                asked = count
+                while True:
+                    answer: Any = collection.query(
+                        query_embeddings=vector, n_results=asked, where=where, include=["documents", "metadatas", "distances"]
+                    )
+                    rows = list(zip(*(answer[name][0] for name in ("ids", "documents", "metadatas", "distances")), strict=True))
+                    documents = [(_document(*row, as_of=query.as_of), distance) for *row, distance in rows]
+                    found = [match(item, distance) for item, distance in documents if contains(dict(item.metadata), wanted)]
+                    # Chroma cannot look into JSON, and is very slow to look among named documents: go on to farther ones.
+                    if len(found) >= count or len(rows) < asked:
+                        return found[:count]
+                    if asked == _MOST_ASKED:
+                        raise StoreError(
+                            f"too few of the nearest {asked} documents have the metadata asked for, and Chroma gives no more "
+                            "at once: narrow the search by `collections` or `as_of`, or work on a database."
+                        )
+                    asked = min(4 * asked, _MOST_ASKED)
 
             return nearest(fetch, k)
 
@@ -149,8 +151,8 @@ class ChromaKnowledgeBase:
     def count_documents(self) -> dict[str, int]:
         """Return how many documents there are of each embedder."""
         with self._opened() as (_, collection):
-            flats = collection.get(include=["metadatas"])["metadatas"] or []
-        return dict(sorted(Counter(str(flat["embedder"]) for flat in flats).items()))
+            counts = Counter(flat["embedder"] for flat in _every(collection))
+        return dict(sorted(counts.items()))
 
     def reembed(self) -> int:
         """Give documents of other embedders vectors of this one, and return how many."""
@@ -211,7 +213,14 @@ def _get(collection: Collection, doc_id: str) -> StoredDocument:
     found = collection.get(ids=[doc_id], include=["documents", "metadatas"])
     if not found["ids"]:
         raise MissingDataError(f"there is no document {doc_id!r} in the knowledge base.")
-    return _document(doc_id, (found["documents"] or [])[0], (found["metadatas"] or [])[0], None)
+    return _document(doc_id, (found["documents"] or [])[0], (found["metadatas"] or [])[0], as_of=None)
+
+
+def _every(collection: Collection) -> Iterator[Mapping[str, Any]]:
+    """Yield all metadata, a page at a time, for the same reason that limits a search."""
+    for start in range(0, collection.count(), _PAGE):
+        found: Any = collection.get(limit=_PAGE, offset=start, include=["metadatas"])
+        yield from found["metadatas"]
 
 
 def _flat(document: KnowledgeDocument, embedder: str) -> dict[str, Any]:
@@ -223,7 +232,7 @@ def _flat(document: KnowledgeDocument, embedder: str) -> dict[str, Any]:
     }
 
 
-def _document(doc_id: str, text: str, flat: Mapping[str, Any], as_of: datetime | None) -> StoredDocument:
+def _document(doc_id: str, text: str, flat: Mapping[str, Any], *, as_of: datetime | None) -> StoredDocument:
     outcome = None
     if "outcome" in flat and (as_of is None or flat["outcome_known_at"] <= _number(as_of)):
         outcome = DocumentOutcome(values=json.loads(flat["outcome"]), known_at=_time(flat["outcome_known_at"]))

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from core.errors import ConfigurationError
-from core.settings import EmbedderKind, Settings, StoreKind
+from core.settings import DEFAULT_PRICES, EmbedderKind, Settings, StoreKind
 from core.store.artifacts import ArtifactStore, FileArtifactStore
 from core.store.chroma_knowledge import ChromaKnowledgeBase, knowledge_path
 from core.store.embedded import EmbeddedPostgres
@@ -192,14 +192,14 @@ def _embedder(settings: Settings, *, bill_to: ResearchStore | None) -> TextEmbed
 
     def bill(tokens: int) -> None:
         if bill_to is not None:
-            cost = tokens * settings.llm_prices[EMBEDDING_MODEL].input / 1e6
+            price = settings.llm_prices.get(EMBEDDING_MODEL, DEFAULT_PRICES[EMBEDDING_MODEL])
             bill_to.record_llm_usage(
                 {
                     "model": EMBEDDING_MODEL,
                     "role": "embedder",
                     "input_tokens": tokens,
                     "output_tokens": 0,
-                    "cost_usd": round(cost, 6),
+                    "cost_usd": round(tokens * price.input / 1e6, 6),
                     "price_known": True,
                 }
             )

@@ -375,7 +375,7 @@ def test_two_processes_that_save_at_once_lose_nothing(database: str, tmp_path: P
         "who, home, database = sys.argv[1:]\n"
         "gateway = PostgresGateway(database, role='service_role').open()\n"
         "for base in (ChromaKnowledgeBase(knowledge_path(Path(home)), Angles()), PgKnowledgeBase(gateway, Angles())):\n"
-        "    for number in range(8):\n"
+        "    for number in range(3):\n"
         "        base.save_documents([document(f'{who} {number}', str(number)), document('shared', who)])\n"
         "gateway.close()\n"
     )
@@ -383,9 +383,9 @@ def test_two_processes_that_save_at_once_lose_nothing(database: str, tmp_path: P
     assert [writer.wait(120) for writer in writers] == [0, 0]
     gateway = PostgresGateway(database, role="service_role").open()
     for base in (ChromaKnowledgeBase(knowledge_path(tmp_path), Angles()), PgKnowledgeBase(gateway, Angles())):
-        assert base.count_documents() == {"angles": 17}
+        assert base.count_documents() == {"angles": 7}
         assert base.get_document("shared").document_text in ("1", "2")
-        assert hits(base, "7", k=2) == ["1 7", "2 7"]
+        assert hits(base, "2", k=2) == ["1 2", "2 2"]
     gateway.close()
 
 
@@ -480,7 +480,24 @@ def test_containment_is_that_of_postgres(asked: psycopg.Connection, value: dict[
     assert (contains(value, wanted),) == asked.execute("select %s @> %s", parameters).fetchone()
 
 
-# A folder that cannot be used
+# A folder of Chroma's
+
+
+@pytest.fixture
+def small_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.store.chroma_knowledge._PAGE", 3)
+    monkeypatch.setattr("core.store.chroma_knowledge._MOST_ASKED", 15)
+
+
+@pytest.mark.usefixtures("small_statements")
+def test_what_is_more_than_one_statement_can_name_is_counted_in_pages_and_searched_outwards(tmp_path: Path) -> None:
+    need_chroma()
+    base = ChromaKnowledgeBase(knowledge_path(tmp_path), Angles())
+    base.save_documents([document(f"{number:02}", str(number), metadata={"fifth": number % 5 == 0}) for number in range(20)])
+    assert base.count_documents() == {"angles": 20}
+    assert hits(base, "0", k=2, metadata={"fifth": True}) == ["00", "05"]
+    with pytest.raises(StoreError, match="too few of the nearest 15 documents have the metadata asked for"):
+        base.search("0", k=4, metadata={"fifth": True})
 
 
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
