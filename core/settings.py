@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,14 @@ class StoreKind(StrEnum):
     EMBEDDED = "embedded"
     DATABASE_URL = "database_url"
     SUPABASE = "supabase"
+    SQLITE = "sqlite"
+
+
+class EmbedderKind(StrEnum):
+    """Which text embedder the settings choose."""
+
+    OPENAI = "openai"
+    HASHED = "hashed"
 
 
 def default_home() -> Path:
@@ -62,6 +70,7 @@ DEFAULT_PRICES = {
     "gpt-4.1-mini": ModelPrice(input=0.4, cached=0.1, output=1.6),
     "gpt-4o": ModelPrice(input=2.5, cached=1.25, output=10.0),
     "gpt-4o-mini": ModelPrice(input=0.15, cached=0.075, output=0.6),
+    "text-embedding-3-small": ModelPrice(input=0.02, cached=0.02, output=0.0),
 }
 """List prices of `PRICES_AS_OF`; `AQF_LLM_PRICES` overrides and extends them."""
 
@@ -94,6 +103,8 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(default_factory=default_home)
+    store: Literal["auto", "sqlite"] = Field(default="auto")
+    text_embedder: Literal["auto", "openai", "hashed"] = Field(default="auto")
     database_url: SecretStr | None = Field(default=None)
     keep_server: bool = Field(default=False)
     supabase_url: str | None = Field(default=None, validation_alias="SUPABASE_URL")
@@ -149,14 +160,30 @@ class Settings(BaseSettings):
             raise ValueError("SUPABASE_SERVICE_ROLE_KEY is set but SUPABASE_URL is not: set both, or neither.")
         if self.supabase_url is not None and self.supabase_key is None:
             raise ValueError("SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY is not: set both, or neither.")
+        if self.store == "sqlite" and (self.database_url is not None or self.supabase_url is not None):
+            named = "SUPABASE_URL" if self.database_url is None else "AQF_DATABASE_URL"
+            raise ValueError(f"AQF_STORE is sqlite but {named} names a database: take one of them away.")
+        if self.text_embedder == "openai" and not self.has_model:
+            raise ValueError(
+                "AQF_TEXT_EMBEDDER is openai but neither OPENAI_API_KEY nor OPENAI_BASE_URL is set: set one, or choose hashed."
+            )
         return self
 
     @property
     def store_kind(self) -> StoreKind:
-        """Which database is in force: Supabase, a database URL, or the embedded server."""
+        """Which database is in force: Supabase, a database URL, files where they are asked for, or the embedded server."""
+        if self.store == "sqlite":
+            return StoreKind.SQLITE
         if self.database_url is not None:
             return StoreKind.DATABASE_URL
         return StoreKind.SUPABASE if self.supabase_url is not None else StoreKind.EMBEDDED
+
+    @property
+    def embedder_kind(self) -> EmbedderKind:
+        """Which text embedder is in force: the one asked for, else OpenAI's where there is a key for it."""
+        if self.text_embedder != "auto":
+            return EmbedderKind(self.text_embedder)
+        return EmbedderKind.HASHED if self.openai_api_key is None else EmbedderKind.OPENAI
 
     def require_database_url(self) -> str:
         """Return the database URL.

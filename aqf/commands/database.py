@@ -23,6 +23,8 @@ def up() -> None:
     from core.store import open_store
 
     settings = Settings.load()
+    if settings.store_kind is StoreKind.SQLITE:
+        raise click.UsageError("AQF_STORE=sqlite does without a database: there is nothing to start.")
     if settings.store_kind is not StoreKind.EMBEDDED:
         raise click.UsageError("the settings name a database of your own: there is nothing to start.")
     with open_store(settings.model_copy(update={"keep_server": True})) as store:
@@ -69,6 +71,8 @@ def url() -> None:
             raise ConfigurationError("SUPABASE_DB_URL is not set: the address of a project alone is no connection string.")
         click.echo(settings.supabase_db_url.get_secret_value())
         return
+    if settings.store_kind is StoreKind.SQLITE:
+        raise ConfigurationError("AQF_STORE=sqlite does without a database: there is no connection string.")
     conninfo = embedded_server(settings).conninfo()
     if conninfo is None:
         raise StoreUnavailableError("the embedded database is not running: `aqf db up` starts it.")

@@ -8,16 +8,22 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from core.errors import ConfigurationError
-from core.settings import Settings, StoreKind
+from core.settings import DEFAULT_PRICES, EmbedderKind, Settings, StoreKind
 from core.store.artifacts import ArtifactStore, FileArtifactStore
+from core.store.chroma_knowledge import ChromaKnowledgeBase, knowledge_path
 from core.store.embedded import EmbeddedPostgres
+from core.store.knowledge import KnowledgeBase, PgKnowledgeBase
 from core.store.links import LinkSigner
 from core.store.migrations import apply_migrations, load_migrations
 from core.store.postgres import PostgresGateway
 from core.store.research import ResearchStore
 from core.store.rest import SupabaseGateway
+from core.store.sqlite_trade_log import SqliteTradeLog, trade_log_path
 from core.store.storage import SupabaseArtifactStore
+from core.store.trade_log import TradeLog
 from core.store.trading import TradingStore
+from core.text import HashedNgramEmbedder, OpenAIEmbedder, TextEmbedder
+from core.text.openai_embedder import MODEL as EMBEDDING_MODEL
 
 
 @dataclass(kw_only=True)
@@ -36,6 +42,10 @@ class Store:
         What planners' tools act through: no sealed bars, no change of a trial.
     trading : TradingStore
         What the trading agents act through, with all rights.
+    trade_log : TradeLog
+        The one trade log: whoever writes trades and whoever judges by them take this.
+    knowledge : KnowledgeBase
+        The one knowledge base, with the one text embedder.
     artifacts : ArtifactStore
         Files named by their content.
     links : LinkSigner
@@ -49,6 +59,8 @@ class Store:
     service: ResearchStore
     researcher: ResearchStore
     trading: TradingStore
+    trade_log: TradeLog
+    knowledge: KnowledgeBase
     artifacts: ArtifactStore
     links: LinkSigner
     migrated: list[str]
@@ -61,8 +73,10 @@ class Store:
         Raises
         ------
         ConfigurationError
-            If there is none: Supabase's address over HTTP alone keeps no checkpoints.
+            If there is none: Supabase's address over HTTP alone keeps no checkpoints, and files no research.
         """
+        if self.kind is StoreKind.SQLITE:
+            raise ConfigurationError(_NO_DATABASE)
         if self.conninfo is None:
             raise ConfigurationError(
                 "a planner run keeps its checkpoints over a connection of Postgres's own: set SUPABASE_DB_URL to the project's "
@@ -92,15 +106,18 @@ def embedded_server(settings: Settings) -> EmbeddedPostgres:
 
 
 def open_store(settings: Settings) -> Store:
-    """Open the store the settings choose and migrate it.
+    """Open the store the settings choose and migrate it; files alone keep the trade log and the knowledge base, no more.
 
     Raises
     ------
     ConfigurationError
-        If the settings cannot be used, or the schema of a Supabase project is behind and there is no way to migrate it.
+        If the settings cannot be used, the schema of a Supabase project is behind and there is no way to migrate it, or Chroma
+        is needed and not installed.
     StoreUnavailableError
         If the database cannot be started or reached.
     """
+    if settings.store_kind is StoreKind.SQLITE:
+        return _open_files(settings)
     server: EmbeddedPostgres | None = None
     conninfo: str | None
     if settings.store_kind is StoreKind.EMBEDDED:
@@ -132,17 +149,67 @@ def open_store(settings: Settings) -> Store:
     artifacts: ArtifactStore = FileArtifactStore(settings.home / "artifacts", links)
     if settings.store_kind is StoreKind.SUPABASE:
         artifacts = SupabaseArtifactStore(*settings.require_supabase())
+    research, trading = ResearchStore(service), TradingStore(service)
     return Store(
         kind=settings.store_kind,
         conninfo=conninfo,
-        service=ResearchStore(service),
-        researcher=ResearchStore(researcher or NoRights()),
-        trading=TradingStore(service),
+        service=research,
+        researcher=ResearchStore(researcher or NoRights(_NO_RESEARCHER)),
+        trading=trading,
+        trade_log=trading.trades,
+        knowledge=PgKnowledgeBase(service, _embedder(settings, bill_to=research)),
         artifacts=artifacts,
         links=links,
         migrated=migrated,
         _gateways=(service,) if researcher is None else (service, researcher),
         _server=server,
+    )
+
+
+def _open_files(settings: Settings) -> Store:
+    knowledge = ChromaKnowledgeBase(knowledge_path(settings.home), _embedder(settings, bill_to=None))
+    nothing = NoRights(_NO_DATABASE)
+    links = LinkSigner(settings.home / "artifact-links.key")
+    return Store(
+        kind=StoreKind.SQLITE,
+        conninfo=None,
+        service=ResearchStore(nothing),
+        researcher=ResearchStore(nothing),
+        trading=TradingStore(nothing),
+        trade_log=SqliteTradeLog(trade_log_path(settings.home)),
+        knowledge=knowledge,
+        artifacts=FileArtifactStore(settings.home / "artifacts", links),
+        links=links,
+        migrated=[],
+        _gateways=(),
+    )
+
+
+def _embedder(settings: Settings, *, bill_to: ResearchStore | None) -> TextEmbedder:
+    """Build the text embedder in force; what it spends is written down where there is a table for it."""
+    if settings.embedder_kind is EmbedderKind.HASHED:
+        return HashedNgramEmbedder()
+
+    def bill(tokens: int) -> None:
+        if bill_to is not None:
+            price = settings.llm_prices.get(EMBEDDING_MODEL, DEFAULT_PRICES[EMBEDDING_MODEL])
+            bill_to.record_llm_usage(
+                {
+                    "model": EMBEDDING_MODEL,
+                    "role": "embedder",
+                    "input_tokens": tokens,
+                    "output_tokens": 0,
+                    "cost_usd": round(tokens * price.input / 1e6, 6),
+                    "price_known": True,
+                }
+            )
+
+    return OpenAIEmbedder(
+        api_key=settings.openai_api_key,
+        base_url=settings.openai_base_url,
+        timeout_seconds=settings.llm_timeout_seconds,
+        max_retries=settings.llm_max_retries,
+        on_usage=bill,
     )
 
 
@@ -163,13 +230,29 @@ def _check_schema(gateway: SupabaseGateway) -> None:
         )
 
 
+_NO_RESEARCHER = (
+    "the researcher's rights, which hide the sealed bars, cannot be taken with SUPABASE_SERVICE_ROLE_KEY alone: set "
+    "SUPABASE_JWT_SECRET (Supabase dashboard, JWT keys) or SUPABASE_DB_URL (Connect, Session pooler)."
+)
+_NO_DATABASE = (
+    "AQF_STORE=sqlite keeps the trade log and the knowledge base in files and has no database for anything else: take "
+    "AQF_STORE away to work on the embedded Postgres, or set AQF_DATABASE_URL or SUPABASE_URL instead."
+)
+
+
 class NoRights:
-    """A gateway of a role that cannot be taken: every verb says what would allow it."""
+    """A gateway that is not to be had: every verb says why, and what would allow it.
+
+    Parameters
+    ----------
+    remedy : str
+        What every verb says.
+    """
+
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
 
     def _refuse(self, *arguments: Any, **more: Any) -> NoReturn:
-        raise ConfigurationError(
-            "the researcher's rights, which hide the sealed bars, cannot be taken with SUPABASE_SERVICE_ROLE_KEY alone: set "
-            "SUPABASE_JWT_SECRET (Supabase dashboard, JWT keys) or SUPABASE_DB_URL (Connect, Session pooler)."
-        )
+        raise ConfigurationError(self._remedy)
 
     select = insert = upsert = update = delete = rpc = _refuse

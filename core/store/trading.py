@@ -12,9 +12,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import numpy as np
-import numpy.typing as npt
-
 from core.errors import DataError
 from core.store.gateway import Gateway, Row, Where
 from core.store.trade_log import PostgresTradeLog
@@ -32,9 +29,6 @@ from core.store.trading_records import (
     Fill,
     FillState,
     KillCount,
-    KnowledgeCollection,
-    KnowledgeDocument,
-    KnowledgeMatch,
     MilestoneState,
     MonthlyReturn,
     OrderIntent,
@@ -49,7 +43,6 @@ from core.store.trading_records import (
     SystemExp,
     SystemSeniority,
     TickerMapping,
-    check_document_vector,
     check_json,
     check_uuid,
     read_message,
@@ -289,49 +282,6 @@ class TradingStore:
         """
         arguments: Row = {} if known is None else {"p_known_id": known.entry_id, "p_known_hash": known.row_hash}
         return [read_message(AuditProblem, row) for row in self.gateway.rpc("verify_audit_log", **arguments)]
-
-    # What the agents know
-
-    def save_documents(self, documents: Sequence[KnowledgeDocument]) -> int:
-        """Store documents in bulk, all or none; the same `doc_id` again replaces one."""
-        rows = [
-            {
-                "doc_id": document.doc_id,
-                "collection": document.collection.value,
-                "document_text": document.document_text,
-                "metadata": check_json(f"metadata` of `{document.doc_id}", document.metadata),
-                "embedder": document.embedder,
-                "embedding": check_document_vector(f"embedding` of `{document.doc_id}", document.embedding),
-            }
-            for document in documents
-        ]
-        return self.gateway.upsert("knowledge_documents", rows, on_conflict=("doc_id",))
-
-    def match_documents(
-        self,
-        vector: npt.NDArray[np.floating[Any]],
-        *,
-        embedder: str,
-        count: int = 5,
-        collection: KnowledgeCollection | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> list[KnowledgeMatch]:
-        """Return the documents nearest to a vector of the same embedder, nearest first.
-
-        Parameters
-        ----------
-        metadata : mapping, optional
-            What the documents' metadata must contain.
-        """
-        rows = self.gateway.rpc(
-            "match_knowledge_documents",
-            query_embedding=check_document_vector("vector", vector),
-            match_count=count,
-            p_embedder=embedder,
-            p_collection=None if collection is None else collection.value,
-            filter=check_json("metadata", metadata or {}),
-        )
-        return [KnowledgeMatch(**{**row, "collection": KnowledgeCollection(row["collection"])}) for row in rows]
 
     # Reports
 

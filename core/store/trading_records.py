@@ -16,10 +16,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-import numpy as np
-import numpy.typing as npt
-
-from core.errors import DataError, ShapeError
+from core.errors import DataError
 from core.message import Message, Rule, refuse
 from core.store.gateway import Row
 from core.types import (
@@ -39,9 +36,6 @@ from core.types import (
     Ticker,
     VixBand,
 )
-
-DOCUMENT_WIDTH = 1536
-"""Width of every document embedding, here, in the text embedders and in the migrations."""
 
 MAX_JSON_BYTES = 1_048_576
 """Most a JSON column holds."""
@@ -410,36 +404,6 @@ class AuditProblem(Message):
     problem: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnowledgeDocument:
-    """A document with its vector.
-
-    Parameters
-    ----------
-    embedder : str
-        Names what made the vector; searches never mix embedders.
-    embedding : ndarray of shape (1536,)
-    """
-
-    doc_id: str
-    collection: KnowledgeCollection
-    document_text: str
-    embedder: str
-    embedding: npt.NDArray[np.floating[Any]]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnowledgeMatch:
-    """A document found by meaning; `distance` is the cosine distance, 0 for the same direction."""
-
-    doc_id: str
-    collection: KnowledgeCollection
-    document_text: str
-    metadata: Mapping[str, Any]
-    distance: float
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CategoryWinRate(Message):
     """Closed trades of one category."""
@@ -605,22 +569,3 @@ def check_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     if size > MAX_JSON_BYTES:
         raise DataError(f"`{name}` must be at most {MAX_JSON_BYTES} bytes of JSON, was {size}: store a file and name it here.")
     return dict(value)
-
-
-def check_document_vector(name: str, vector: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    """Return a document embedding as float32.
-
-    Raises
-    ------
-    ShapeError
-        If it is not 1536 wide, holds a value that is not finite, or is all zeros, which points nowhere.
-    """
-    values = np.asarray(vector, dtype=np.float32)
-    if values.shape != (DOCUMENT_WIDTH,):
-        raise ShapeError(f"`{name}` must have shape ({DOCUMENT_WIDTH},), was {values.shape}.")
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise ShapeError(f"`{name}` must be finite, was {values[wrong[0]]} at position {wrong[0]}.")
-    if not values.any():
-        raise ShapeError(f"`{name}` must point somewhere, was all zeros.")
-    return values

@@ -12,6 +12,7 @@ import pytest
 from backtest.markets import no_edge, planted
 from tests.aqf.commands import ROOT, aqf, environment, write_csv
 from tests.conftest import make_reachable_folder, sweep
+from tests.core.store.chroma import need_chroma
 
 COMMANDS = (
     ("demo",),
@@ -229,9 +230,48 @@ def test_doctor_says_which_store_is_in_force_and_that_the_ledger_is_whole(home: 
     assert found["trials"] >= TRIALS
     assert found["schema"].isdigit()
     assert {"numpy", "langgraph", "vectorbt"} <= found["packages"].keys()
+    assert (found["trade_log"], found["knowledge"]) == ("Postgres, table trades", "pgvector, table knowledge_documents")
+    assert (found["embedder"], found["embedder_reason"]) == ("hashed-ngrams-1", "OPENAI_API_KEY is not set")
+    assert (found["documents"], found["documents_of_other_embedders"]) == (0, 0)
     text = run(home, "doctor")
     assert text.returncode == 0
-    assert "ledger        whole" in text.stdout
+    assert re.search(r"^ledger +whole$", text.stdout, re.MULTILINE)
+
+
+def test_doctor_names_the_files_of_a_store_without_a_database(tmp_path: Path) -> None:
+    need_chroma()
+    home = tmp_path / "home"
+    found = answer(aqf(home, "doctor", "--json", AQF_STORE="sqlite", AQF_TEXT_EMBEDDER="hashed"))
+    assert found["store"] == "sqlite"
+    assert found["store_reason"] == "AQF_STORE is sqlite: the trading side alone, in files"
+    assert found["trade_log"] == f"SQLite {home / 'data' / 'trade_log.db'}"
+    assert found["knowledge"] == f"Chroma {home / 'data' / 'chroma'}"
+    assert (found["embedder"], found["embedder_reason"]) == ("hashed-ngrams-1", "AQF_TEXT_EMBEDDER is set")
+    assert (found["documents"], found["documents_of_other_embedders"]) == (0, 0)
+    assert "ledger" not in found
+    assert not (home / "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (("runs",), 1, "AQF_STORE=sqlite keeps the trade log and the knowledge base in files"),
+        (("plan", "Is there momentum?", "--planner", "rules"), 1, "take AQF_STORE away"),
+        (("db", "up"), 2, "AQF_STORE=sqlite does without a database"),
+        (("db", "url"), 1, "AQF_STORE=sqlite does without a database"),
+        (("db", "status"), 1, "take AQF_STORE away"),
+        (("db", "backup", "x.aqf"), 1, "take AQF_STORE away"),
+    ],
+)
+def test_what_needs_a_database_says_so_where_there_are_only_files(
+    tmp_path: Path, command: tuple[str, ...], code: int, said: str
+) -> None:
+    need_chroma()
+    done = aqf(tmp_path / "home", *command, AQF_STORE="sqlite")
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert not (tmp_path / "home" / "postgres").exists()
 
 
 def test_a_home_is_backed_up_and_restored_by_hand(home: Path, report: dict[str, Any], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigurationError
-from core.settings import DEFAULT_PRICES, ModelPrice, Settings, StoreKind, default_home
+from core.settings import DEFAULT_PRICES, EmbedderKind, ModelPrice, Settings, StoreKind, default_home
 
 
 @pytest.fixture
@@ -88,6 +88,69 @@ def test_the_variables_choose_the_store(bare: pytest.MonkeyPatch, variables: dic
     for name, value in variables.items():
         bare.setenv(name, value)
     assert Settings.load().store_kind is kind
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [
+        ({"AQF_STORE": "sqlite"}, StoreKind.SQLITE),
+        ({"AQF_STORE": "auto"}, StoreKind.EMBEDDED),
+        ({"AQF_STORE": ""}, StoreKind.EMBEDDED),
+        ({"AQF_STORE": "auto", "AQF_DATABASE_URL": "postgresql://h/d"}, StoreKind.DATABASE_URL),
+        ({"AQF_STORE": "sqlite", "AQF_DATABASE_URL": " "}, StoreKind.SQLITE),
+    ],
+)
+def test_files_are_chosen_only_where_they_are_asked_for(
+    bare: pytest.MonkeyPatch, variables: dict[str, str], kind: StoreKind
+) -> None:
+    for name, value in variables.items():
+        bare.setenv(name, value)
+    assert Settings.load().store_kind is kind
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"AQF_DATABASE_URL": "postgresql://h/d"}, "AQF_DATABASE_URL"),
+        ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "k"}, "SUPABASE_URL"),
+    ],
+)
+def test_files_and_a_database_at_once_are_an_error(bare: pytest.MonkeyPatch, variables: dict[str, str], named: str) -> None:
+    bare.setenv("AQF_STORE", "sqlite")
+    for name, value in variables.items():
+        bare.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"AQF_STORE is sqlite but {named} names a database: take one of them away"):
+        Settings.load()
+
+
+def test_a_store_that_does_not_exist_is_refused(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("AQF_STORE", "mongo")
+    with pytest.raises(ConfigurationError, match="AQF_STORE: Input should be 'auto' or 'sqlite'"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [
+        ({}, EmbedderKind.HASHED),
+        ({"OPENAI_API_KEY": "k"}, EmbedderKind.OPENAI),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, EmbedderKind.HASHED),
+        ({"OPENAI_API_KEY": "k", "AQF_TEXT_EMBEDDER": "hashed"}, EmbedderKind.HASHED),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1", "AQF_TEXT_EMBEDDER": "openai"}, EmbedderKind.OPENAI),
+    ],
+)
+def test_the_text_embedder_is_the_one_asked_for_or_openais_where_there_is_a_key(
+    bare: pytest.MonkeyPatch, variables: dict[str, str], kind: EmbedderKind
+) -> None:
+    for name, value in variables.items():
+        bare.setenv(name, value)
+    assert Settings.load().embedder_kind is kind
+
+
+def test_openais_embedder_without_a_model_is_an_error(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("AQF_TEXT_EMBEDDER", "openai")
+    with pytest.raises(ConfigurationError, match="AQF_TEXT_EMBEDDER is openai but neither OPENAI_API_KEY nor OPENAI_BASE_URL"):
+        Settings.load()
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ from core.store.records import (
     RunStatus,
 )
 from core.store.trading_records import (
-    DOCUMENT_WIDTH,
     BreakerState,
     Exchange,
     KnowledgeCollection,
     MilestoneStage,
     SeniorityTier,
 )
+from core.text import DOCUMENT_WIDTH
 from core.types import (
     AgentHealth,
     BindingConstraint,
@@ -149,6 +149,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "close_anon_access": NOTHING,
     "close_trade": NOTHING,
     "consume_signals": NOTHING,
+    "count_knowledge_documents": NOTHING,
     "describe_name": {"researcher": "execute"},
     "effective_trials": {"researcher": "execute"},
     "exp_level": NOTHING,

@@ -6,15 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import numpy as np
 import psycopg
 import pytest
 
-from core.errors import DataError, ShapeError, StoreConflictError, StoreError
+from core.errors import DataError, StoreConflictError, StoreError
 from core.store.postgres import PostgresGateway
 from core.store.trading import TradingStore
 from core.store.trading_records import (
-    DOCUMENT_WIDTH,
     MAX_JSON_BYTES,
     AgentExp,
     AgentSummary,
@@ -29,8 +27,6 @@ from core.store.trading_records import (
     Fill,
     FillState,
     KillCount,
-    KnowledgeCollection,
-    KnowledgeDocument,
     MilestoneStage,
     MilestoneState,
     MonthlyReturn,
@@ -608,77 +604,6 @@ def test_a_log_that_was_written_anew_is_not_the_one_that_was_noted(store: Tradin
     assert store.verify_audit_log(known) == [AuditProblem(entry_id=4, problem="is not the entry that was noted")]
 
 
-# What the agents know
-
-
-def vector(*ones: int) -> np.ndarray[Any, Any]:
-    values = np.zeros(DOCUMENT_WIDTH)
-    values[list(ones)] = 1.0
-    return values
-
-
-def document(doc_id: str, *ones: int, **changes: Any) -> KnowledgeDocument:
-    values: dict[str, Any] = {
-        "collection": KnowledgeCollection.KNOWLEDGE,
-        "document_text": f"text of {doc_id}",
-        "embedder": "words",
-        "embedding": vector(*ones),
-        "metadata": {"year": 2024},
-    }
-    return KnowledgeDocument(doc_id=doc_id, **(values | changes))
-
-
-def test_documents_are_found_by_meaning_and_only_among_those_of_the_same_embedder(store: TradingStore) -> None:
-    documents = [
-        document("near", 0),
-        document("half", 0, 1),
-        document("far", 5),
-        document("other embedder", 0, embedder="openai"),
-        document("paper", 0, collection=KnowledgeCollection.LITERATURE, metadata={"year": 1994}),
-    ]
-    assert store.save_documents(documents) == 5
-    found = store.match_documents(vector(0), embedder="words", collection=KnowledgeCollection.KNOWLEDGE)
-    assert [item.doc_id for item in found] == ["near", "half", "far"]
-    assert [item.distance for item in found] == pytest.approx([0.0, 1 - math.sqrt(0.5), 1.0], abs=1e-6)
-    assert (found[0].document_text, found[0].metadata, found[0].collection) == (
-        "text of near",
-        {"year": 2024},
-        KnowledgeCollection.KNOWLEDGE,
-    )
-    assert [item.doc_id for item in store.match_documents(vector(0), embedder="words", metadata={"year": 1994})] == ["paper"]
-    assert len(store.match_documents(vector(0), embedder="words", count=2)) == 2
-    assert store.match_documents(vector(0), embedder="nobody's") == []
-    assert store.save_documents([document("near", 7)]) == 1
-    assert [item.doc_id for item in store.match_documents(vector(7), embedder="words", count=1)] == ["near"]
-
-
-def test_a_rare_embedder_is_found_behind_many_nearer_documents_of_another(store: TradingStore) -> None:
-    rng = np.random.default_rng(1)
-    crowd = [
-        document(f"crowd {k}", embedder="openai", embedding=vector(0) + 0.01 * rng.standard_normal(DOCUMENT_WIDTH))
-        for k in range(300)
-    ]
-    store.save_documents([*crowd, document("mine", 0, 1), document("mine too", 3)])
-    assert [item.doc_id for item in store.match_documents(vector(0), embedder="words")] == ["mine", "mine too"]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (np.ones(320), r"must have shape \(1536,\), was \(320,\)"),
-        (np.full(DOCUMENT_WIDTH, np.nan), "must be finite, was nan at position 0"),
-        (np.full(DOCUMENT_WIDTH, np.inf), "must be finite, was inf at position 0"),
-        (np.zeros(DOCUMENT_WIDTH), "must point somewhere, was all zeros"),
-    ],
-)
-def test_a_wrong_vector_is_refused_by_name_with_the_whole_batch(store: TradingStore, values: Any, message: str) -> None:
-    with pytest.raises(ShapeError, match="`embedding` of `bad` " + message):
-        store.save_documents([document("good", 1), document("bad", embedding=values)])
-    with pytest.raises(ShapeError, match="`vector` " + message):
-        store.match_documents(values, embedder="words")
-    assert store.gateway.select("knowledge_documents") == []
-
-
 # Reports
 
 
@@ -870,15 +795,13 @@ def test_json_that_is_too_large_or_none_is_refused_by_name_and_nothing_is_writte
         store.append_audit(event_type="a", actor="b", subject="c", payload=large)
     with pytest.raises(DataError, match="`payload` must be at most"):
         store.save_intent(intent(), large)
-    with pytest.raises(DataError, match="`metadata` of `bad` must be at most"):
-        store.save_documents([document("good", 1), document("bad", 1, metadata=large)])
     with pytest.raises(DataError, match="`DecisionTrace` must be at most"):
         note = StageOutcome(stage=Stage.ICARUS, passed=True, note="x" * MAX_JSON_BYTES)
         store.save_decision_trace(trace(save(store), stages=(note,)))
     for bad in ({"at": NOW}, {"value": math.nan}, {"value": math.inf}):
         with pytest.raises(DataError, match="`payload` must be what JSON can carry"):
             store.append_audit(event_type="a", actor="b", subject="c", payload=bad)
-    for table in ("audit_log", "order_intents", "knowledge_documents", "decision_traces"):
+    for table in ("audit_log", "order_intents", "decision_traces"):
         assert store.gateway.select(table) == []
 
 
