@@ -13,11 +13,12 @@ import hashlib
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import reduce
 
 from core.errors import ExpressionError
 from features.fields import FIELDS
 from features.node import Node, build_call, build_constant, build_field
-from features.operators import NEGATE, OPERATORS, Kind
+from features.operators import NEGATE, OPERATORS, SPELLINGS, Kind
 
 MAX_CHARACTERS = 4_000
 MAX_DEPTH = 32
@@ -41,7 +42,6 @@ _REFUSED: dict[type[ast.expr], str] = {
     ast.Attribute: "attributes are not part of the language; write the name of a field, as `close`",
     ast.Subscript: "subscripts are not part of the language; write delay(x, lag) for an earlier value",
     ast.Lambda: "lambdas are not part of the language; write the formula itself",
-    ast.BoolOp: "`and` and `or` are not part of the language; nest where(condition, a, b)",
     ast.IfExp: "`if` is not part of the language; write where(condition, a, b)",
     ast.NamedExpr: "assignments are not part of the language; write the sub-expression twice, it is computed once",
     ast.Tuple: "one expression is expected, not several; parse them one by one",
@@ -114,8 +114,8 @@ def parse(text: str, *, extra: Collection[str] = ()) -> Expression:
     Parameters
     ----------
     text : str
-        Names of fields, numbers, ``+ - * / **``, unary minus, comparisons and calls of operators with positional
-        arguments; at most 4,000 characters, 32 levels and 200 nodes.
+        Names of fields, numbers, ``+ - * / **``, unary minus, comparisons, ``and or not`` between them and calls of
+        operators with positional arguments; at most 4,000 characters, 32 levels and 200 nodes.
     extra : collection of str, default=()
         Further columns that the expression may read (`Panel.extra`).
 
@@ -155,6 +155,12 @@ def parse(text: str, *, extra: Collection[str] = ()) -> Expression:
         raise ExpressionError(f"an expression has at most {MAX_DEPTH} levels, this has many more; simplify it.", 0) from None
     reader = _Reader(start=start, names=frozenset(FIELDS) | frozenset(extra))
     root = reader.read(tree.body, depth=1)
+    if root.size > MAX_SIZE or root.depth > MAX_DEPTH:
+        raise ExpressionError(
+            f"an expression has at most {MAX_SIZE} nodes and {MAX_DEPTH} levels, this has {root.size} and {root.depth}; "
+            "simplify it.",
+            start,
+        )
     if root.value is not None:
         raise ExpressionError(f"a feature reads at least one field, `{flat.strip()[:40]}` is a constant; use `close`.", start)
     if root.kind is Kind.MASK:
@@ -206,6 +212,12 @@ class _Reader:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
                 sides = (self.read(left, depth + 1), self.read(right, depth + 1))
                 return build_call(_BINARY[type(op)], sides, position)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return build_call("not", (self.read(operand, depth + 1),), position)
+            case ast.BoolOp(op=op, values=values):
+                name = "and" if isinstance(op, ast.And) else "or"
+                masks = [self.read(value, depth + 1) for value in values]
+                return reduce(lambda left, right: build_call(name, (left, right), position), masks)
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
                 name, swap = _COMPARE[type(op)]
                 a, b = self.read(left, depth + 1), self.read(right, depth + 1)
@@ -233,7 +245,8 @@ class _Reader:
         )
 
     def _call(self, name: str, args: list[ast.expr], keywords: list[ast.keyword], depth: int, position: int) -> Node:
-        known = [operator for operator in OPERATORS if operator.isidentifier()]
+        name = SPELLINGS.get(name, name)
+        known = [operator.name for operator in OPERATORS.values() if operator.is_call]
         if name not in known:
             raise ExpressionError(
                 f"unknown operator `{_short(name)}` at column {position}{_meant(name, known)}; "

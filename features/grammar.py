@@ -29,6 +29,7 @@ _NUMBERS: dict[str, tuple[tuple[float, ...], ...]] = {
     "signed_power": ((2.0, 0.5),),
     "clip": ((-3.0, -1.0, 0.0), (1.0, 2.0, 3.0)),
     "winsorize": ((0.05, 0.1),),
+    "quantile": ((3.0, 5.0, 10.0),),
     "ts_quantile": ((0.05, 0.1, 0.25, 0.75, 0.9, 0.95),),
 }
 _BARS_ONLY = frozenset({"atr"})
@@ -36,6 +37,7 @@ _NUMERIC = tuple(
     operator for operator in OPERATORS.values() if operator.result is Kind.PANEL and operator.name not in _BARS_ONLY
 )
 _MASKS = tuple(operator for operator in OPERATORS.values() if operator.result is Kind.MASK)
+_FIRST_MASKS = tuple(operator for operator in _MASKS if Kind.MASK not in operator.signature)
 _PANELS = (Kind.PANEL, Kind.VALUE)
 
 _Path = tuple[int, ...]
@@ -161,7 +163,7 @@ def _call(rng: np.random.Generator, operator: Operator, names: Collection[str], 
     args: list[Node] = []
     for place, kind in enumerate(operator.signature):
         if kind is Kind.MASK:
-            args.append(_call(rng, _pick(rng, _MASKS), names, depth - 1))
+            args.append(_mask(rng, names, depth - 1))
         elif kind in (Kind.WINDOW, Kind.LAG):
             args.append(build_constant(_window(rng, operator)))
         elif kind is Kind.NUMBER:
@@ -173,9 +175,13 @@ def _call(rng: np.random.Generator, operator: Operator, names: Collection[str], 
     return build_call(operator.name, tuple(args))
 
 
+def _mask(rng: np.random.Generator, names: Collection[str], depth: int) -> Node:
+    return _call(rng, _pick(rng, _MASKS if depth > 0 else _FIRST_MASKS), names, depth)
+
+
 def _changed(node: Node, rng: np.random.Generator, names: Collection[str]) -> Node:
     if node.kind is Kind.MASK:
-        return _call(rng, _pick(rng, _MASKS), names, 2)
+        return _mask(rng, names, 2)
     if node.operator is None:
         return _grow(rng, names, 1) if rng.random() < 0.5 else build_field(_pick(rng, sorted(names)))
     tunable = [place for place, kind in enumerate(node.operator.signature) if kind in (Kind.WINDOW, Kind.LAG, Kind.NUMBER)]

@@ -156,3 +156,26 @@ def window_quantile(columns: FloatArray, window: int, level: float, out: FloatAr
             clean += 1
             if clean >= window:
                 out[t, j] = ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+@njit(cache=True, nogil=True)
+def window_deviation(columns: FloatArray, window: int, out: FloatArray) -> None:
+    """Write the mean absolute deviation of each window from its mean."""
+    n_assets, n_bars = columns.shape
+    for j in range(n_assets):
+        x = columns[j]
+        clean = 0
+        for t in range(n_bars):
+            value = x[t]
+            clean = 0 if np.isnan(value) else clean + 1
+            if clean < window:
+                continue
+            # Measured from the current value, so that the mean of a constant window is exact.
+            away = 0.0
+            for k in range(t - window + 1, t + 1):
+                away += x[k] - value
+            mean = value + away / window
+            total = 0.0
+            for k in range(t - window + 1, t + 1):
+                total += abs(x[k] - mean)
+            out[t, j] = total / window

@@ -116,8 +116,14 @@ def build_call(name: str, args: tuple[Node, ...], position: int | None = None) -
         return _fold(operator, args, position)
     if name == NEGATE and args[0].operator is operator:
         return args[0].args[0]
+    if operator.idempotent:
+        return _regroup(operator, _chain(operator, args, position))
     if operator.commutative and args[1].canonical < args[0].canonical:
         args = (args[1], args[0], *args[2:])
+    return _join(operator, args)
+
+
+def _join(operator: Operator, args: tuple[Node, ...]) -> Node:
     spans = [
         int(arg.value)
         for kind, arg in zip(operator.signature, args, strict=True)
@@ -132,6 +138,32 @@ def build_call(name: str, args: tuple[Node, ...], position: int | None = None) -
         size=1 + sum(arg.size for arg in args),
         depth=1 + max(arg.depth for arg in args),
     )
+
+
+def _chain(operator: Operator, args: tuple[Node, ...], position: int | None) -> list[Node]:
+    """Links of a chain of one operator, in canonical order: no repetitions, one constant at most."""
+    links = {link.canonical: link for arg in args for link in _links(operator, arg)}
+    constants = [link for link in links.values() if link.value is not None]
+    if len(constants) > 1:
+        folded = _fold(operator, (constants[0], constants[1]), position)
+        return _chain(operator, (folded, *(link for link in links.values() if link not in constants[:2])), position)
+    return [links[text] for text in sorted(links)]
+
+
+def _links(operator: Operator, node: Node) -> Iterator[Node]:
+    if node.operator is operator:
+        for arg in node.args:
+            yield from _links(operator, arg)
+    else:
+        yield node
+
+
+def _regroup(operator: Operator, links: list[Node]) -> Node:
+    """Join a chain as a balanced tree, which is as shallow as it can be."""
+    if len(links) == 1:
+        return links[0]
+    half = (len(links) + 1) // 2
+    return _join(operator, (_regroup(operator, links[:half]), _regroup(operator, links[half:])))
 
 
 def _check_argument(operator: Operator, place: int, kind: Kind, arg: Node, position: int | None) -> None:
@@ -169,14 +201,16 @@ def _fold(operator: Operator, args: tuple[Node, ...], position: int | None) -> N
 
 
 def _canonical(operator: Operator, args: tuple[Node, ...]) -> str:
-    if operator.name.isidentifier():
+    if operator.is_call:
         return f"{operator.name}({', '.join(arg.canonical for arg in args)})"
     texts = [f"({arg.canonical})" if _is_infix(arg) else arg.canonical for arg in args]
-    return f"-{texts[0]}" if operator.name == NEGATE else f"{texts[0]} {operator.name} {texts[1]}"
+    if operator.name == NEGATE:
+        return f"-{texts[0]}"
+    return f" {operator.name} ".join(texts) if len(texts) > 1 else f"{operator.name} {texts[0]}"
 
 
 def _is_infix(node: Node) -> bool:
-    return node.operator is not None and not node.operator.name.isidentifier()
+    return node.operator is not None and not node.operator.is_call
 
 
 def _brief(node: Node) -> str:

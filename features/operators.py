@@ -10,11 +10,15 @@ One NaN rule for all:
 - a cross-section leaves NaN out and gives NaN back there;
 - what would be infinite or undefined (division by zero, logarithm of zero) is NaN; nothing is ever infinite.
 
-Masks (results of comparisons) hold 1, 0 or NaN where the comparison is unknown.
+Four operators exist to get around it: `known` is never NaN, `coalesce` and `ffill` fill NaN, `cs_mean` gives the bar's mean
+to the symbols that are NaN too.
+
+Masks (results of comparisons, of `known`, and of `and`, `or`, `not` between masks) hold 1, 0 or NaN where unknown.
 """
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,6 +64,8 @@ class Operator:
         `PANEL` or `MASK`.
     commutative : bool, default=False
         Whether the first two arguments may be exchanged without changing a bit.
+    idempotent : bool, default=False
+        Whether chains of it may be regrouped, and repeated arguments dropped, without changing a bit.
     smallest : int, default=1
         Smallest window for which the value is defined.
     largest : int, default=2520
@@ -75,6 +81,7 @@ class Operator:
     lookback: Callable[..., int]
     result: Kind = Kind.PANEL
     commutative: bool = False
+    idempotent: bool = False
     smallest: int = 1
     largest: int = MAX_WINDOW
     complaint: Callable[..., str | None] | None = None
@@ -84,12 +91,21 @@ class Operator:
         """How it is written, for instance ``ts_mean(panel, window)``."""
         if self.name == NEGATE:
             return "-panel"
-        if not self.name.isidentifier():
-            return f"panel {self.name} panel"
+        if not self.is_call:
+            what = self.signature[0] if self.signature[0] is Kind.MASK else Kind.PANEL
+            return f"{self.name} {what}" if len(self.signature) == 1 else f"{what} {self.name} {what}"
         return f"{self.name}({', '.join(kind.value for kind in self.signature)})"
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is written as a call; otherwise it stands before or between its arguments."""
+        return self.name.isidentifier() and not keyword.iskeyword(self.name)
 
 
 NEGATE = "unary -"
+
+SPELLINGS: Mapping[str, str] = MappingProxyType({"count": "ts_count"})
+"""Other names that are accepted for an operator; the canonical form has the operator's own."""
 
 _P, _M, _V, _N, _W, _L = Kind.PANEL, Kind.MASK, Kind.VALUE, Kind.NUMBER, Kind.WINDOW, Kind.LAG
 
@@ -129,6 +145,18 @@ def _power(x: FloatArray, exponent: float) -> FloatArray:
     return np.power(x, float(exponent))
 
 
+def _known(x: FloatArray) -> FloatArray:
+    return np.where(np.isnan(x), 0.0, 1.0)
+
+
+def _coalesce(x: FloatArray, otherwise: FloatArray | float) -> FloatArray:
+    return np.where(np.isnan(x), otherwise, x)
+
+
+def _not(mask: FloatArray) -> FloatArray:
+    return 1.0 - mask
+
+
 def _bounds(low: float, high: float) -> str | None:
     return None if low <= high else f"the lower bound {low:g} is above the upper bound {high:g}"
 
@@ -139,6 +167,10 @@ def _level(level: float) -> str | None:
 
 def _limit(limit: float) -> str | None:
     return None if 0.0 <= limit < 0.5 else f"the limit must be in 0..0.5 (0.5 excluded), was {limit:g}"
+
+
+def _buckets(n: float) -> str | None:
+    return None if n.is_integer() and 2 <= n <= 100 else f"the number of buckets must be a whole number in 2..100, was {n:g}"
 
 
 def _build() -> dict[str, Operator]:
@@ -164,17 +196,25 @@ def _build() -> dict[str, Operator]:
     for sign, test, word in (("==", np.equal, "equal"), ("!=", np.not_equal, "different")):
         doc = f"mask: {word}; unknown (NaN) where either is NaN"
         add(sign, (_V, _V), _compare(test), doc, result=_M, commutative=True)
+    joined: dict[str, Any] = {"result": _M, "commutative": True, "idempotent": True}
+    add("and", (_M, _M), np.multiply, "mask: both are true; unknown (NaN) where either is unknown", **joined)
+    add("or", (_M, _M), np.maximum, "mask: one or both are true; unknown (NaN) where either is unknown", **joined)
+    add("not", (_M,), _not, "mask: true where the mask is false; unknown (NaN) where it is unknown", result=_M)
 
     add("abs", (_V,), np.abs, "absolute value")
     add("log", (_V,), np.log, "natural logarithm; NaN where x <= 0")
+    add("exp", (_V,), np.exp, "e ** x; NaN where that is too large for a number")
+    add("tanh", (_V,), np.tanh, "hyperbolic tangent: x squashed into -1..1")
     add("sqrt", (_V,), np.sqrt, "square root; NaN where x < 0")
     add("sign", (_V,), _sign, "-1, 0 or 1")
     add("power", (_V, _N), _power, "x ** exponent; NaN where undefined, as (-1) ** 0.5")
     add("signed_power", (_V, _N), lambda x, exponent: np.sign(x) * _power(np.abs(x), exponent), "sign(x) * abs(x) ** exponent")
-    add("min", (_V, _V), np.minimum, "the smaller of two", commutative=True)
-    add("max", (_V, _V), np.maximum, "the larger of two", commutative=True)
+    add("min", (_V, _V), np.minimum, "the smaller of two", commutative=True, idempotent=True)
+    add("max", (_V, _V), np.maximum, "the larger of two", commutative=True, idempotent=True)
     add("clip", (_P, _N, _N), np.clip, "x limited to low..high", complaint=_bounds)
     add("where", (_M, _V, _V), _where, "a where the mask is true, b where false; NaN where unknown")
+    add("known", (_P,), _known, "mask: x is not NaN; itself never NaN", result=_M)
+    add("coalesce", (_P, _V), _coalesce, "x, or the second where x is NaN")
 
     add("rank", (_P,), crosssection.rank, "cross-section: rank in 0..1, ties averaged; 0.5 for a symbol that is alone")
     add("zscore", (_P,), crosssection.zscore, "cross-section: (x - mean) / std (ddof=1); NaN without spread")
@@ -188,15 +228,51 @@ def _build() -> dict[str, Operator]:
         complaint=_limit,
     )
 
+    add("cs_mean", (_P,), crosssection.cs_mean, "cross-section: mean, the same for all symbols, those that are NaN too")
+    add(
+        "quantile",
+        (_P, _N),
+        crosssection.quantile,
+        "cross-section: bucket floor(n * (r - 0.5) / m) in 0..n-1, r the average rank (1 lowest) among m symbols",
+        complaint=_buckets,
+    )
+    add(
+        "neutralize",
+        (_P, _P),
+        crosssection.neutralize,
+        "cross-section: residual of the regression of x on the factor with intercept; x - mean if the factor has no spread",
+    )
+    add(
+        "group_neutralize",
+        (_P, _P),
+        crosssection.group_neutralize,
+        "cross-section: x - mean of the symbols whose group value is equal",
+    )
+    add(
+        "group_rank",
+        (_P, _P),
+        crosssection.group_rank,
+        "cross-section: rank in 0..1 among the symbols whose group value is equal, ties averaged; 0.5 for one that is alone",
+    )
+
     add("delay", (_P, _L), timeseries.delay, "the value `lag` bars ago", _whole)
+    add(
+        "ffill",
+        (_P, _L),
+        timeseries.ffill,
+        "the last value that is not NaN, at most `lag` bars old; NaN if there is none",
+        _whole,
+    )
     add("delta", (_P, _L), timeseries.delta, "x - delay(x, lag)", _whole)
     add("pct_change", (_P, _L), timeseries.pct_change, "x / delay(x, lag) - 1; NaN where the old value is zero", _whole)
     add("ts_sum", (_P, _W), timeseries.ts_sum, "sum of the window", _span)
+    add("ts_prod", (_P, _W), timeseries.ts_prod, "product of the window; NaN where that is too large for a number", _span)
     add("ts_mean", (_P, _W), timeseries.ts_mean, "mean of the window", _span)
     add("ts_min", (_P, _W), timeseries.ts_min, "minimum of the window", _span)
     add("ts_max", (_P, _W), timeseries.ts_max, "maximum of the window", _span)
     add("ts_var", (_P, _W), timeseries.ts_var, "variance of the window (ddof=1)", _span, smallest=2)
     add("ts_std", (_P, _W), timeseries.ts_std, "standard deviation of the window (ddof=1)", _span, smallest=2)
+    add("ts_mad", (_P, _W), timeseries.ts_mad, "mean absolute deviation from the window's mean", _span)
     add("ts_zscore", (_P, _W), timeseries.ts_zscore, "(x - ts_mean) / ts_std; NaN without spread", _span, smallest=2)
     add("ts_skew", (_P, _W), timeseries.ts_skew, "skewness, bias-corrected; NaN without spread", _span, smallest=3)
     add("ts_kurt", (_P, _W), timeseries.ts_kurt, "excess kurtosis, bias-corrected; NaN without spread", _span, smallest=4)
@@ -220,6 +296,13 @@ def _build() -> dict[str, Operator]:
     add("ts_argmin", (_P, _W), timeseries.ts_argmin, "bars since the window's minimum, the latest of equals", _span)
     add("ts_argmax", (_P, _W), timeseries.ts_argmax, "bars since the window's maximum, the latest of equals", _span)
     add("ts_count", (_M, _W), timeseries.ts_sum, "number of true bars in the window; NaN if any is unknown", _span)
+    add(
+        "bars_since",
+        (_M, _W),
+        timeseries.bars_since,
+        "bars since the mask was last true; NaN if never in the window, or if any is unknown",
+        _span,
+    )
     add("ts_cov", (_P, _P, _W), timeseries.ts_cov, "covariance (ddof=1)", _span, commutative=True, smallest=2)
     add(
         "ts_corr",
@@ -240,6 +323,22 @@ def _build() -> dict[str, Operator]:
         smallest=3,
     )
     add("ts_slope", (_P, _W), timeseries.ts_slope, "least-squares slope against time, per bar", _span, smallest=2)
+    add(
+        "ts_rsquare",
+        (_P, _W),
+        timeseries.ts_rsquare,
+        "R squared of the regression against time, in 0..1; NaN without spread",
+        _span,
+        smallest=3,
+    )
+    add(
+        "ts_detrend",
+        (_P, _W),
+        timeseries.ts_detrend,
+        "last residual of the regression against time with intercept",
+        _span,
+        smallest=3,
+    )
     add("decay_linear", (_P, _W), timeseries.decay_linear, "mean with weights window, ..., 1 from the current bar back", _span)
     add(
         "ewma",

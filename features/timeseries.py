@@ -241,3 +241,36 @@ def _age(x: FloatArray, window: int, sign: float) -> FloatArray:
     out = np.full(x.shape, np.nan)
     window_age(_columns(x), window, sign, out)
     return out
+
+
+def ffill(x: FloatArray, lag: int) -> FloatArray:
+    bars = np.arange(len(x))[:, None]
+    latest = np.maximum.accumulate(np.where(np.isnan(x), -1, bars), axis=0)
+    return np.where((latest >= 0) & (bars - latest <= lag), np.take_along_axis(x, np.maximum(latest, 0), axis=0), np.nan)
+
+
+def ts_prod(x: FloatArray, window: int) -> FloatArray:
+    return _reduce(x, window, np.multiply)
+
+
+def ts_rsquare(x: FloatArray, window: int) -> FloatArray:
+    spread = _spread(_moments(x, window, 2)[:, 1])
+    correlation = _trend(x, window)[:, 1] / math.sqrt(window * (window * window - 1.0) / 12.0) / spread
+    return np.minimum(correlation * correlation, 1.0)
+
+
+def ts_detrend(x: FloatArray, window: int) -> FloatArray:
+    trend = _trend(x, window)
+    return (x - trend[:, 0]) - trend[:, 1] / (window * (window + 1.0) / 6.0)
+
+
+def ts_mad(x: FloatArray, window: int) -> FloatArray:
+    from features.kernels import window_deviation
+
+    out = np.full(x.shape, np.nan)
+    window_deviation(_columns(x), window, out)
+    return out
+
+
+def bars_since(mask: FloatArray, window: int) -> FloatArray:
+    return np.where(ts_max(mask, window) == 1.0, ts_argmax(mask, window), np.nan)

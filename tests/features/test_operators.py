@@ -1,5 +1,6 @@
 """Every operator against pandas, NumPy or SciPy, written independently."""
 
+import math
 import warnings
 
 import numpy as np
@@ -101,11 +102,78 @@ def ewma_reference(halflife):
     return rolling(CLOSE, len(weights), lambda x: np.average(x, weights=weights))
 
 
+def row_quantile(row, n):
+    """Count the symbols below and the equals, in place of ranks."""
+    known = row.dropna()
+    out = pd.Series(np.nan, index=row.index)
+    for symbol, value in known.items():
+        below, equal = (known < value).sum(), (known == value).sum()
+        out[symbol] = (n * (2 * below + equal)) // (2 * len(known))
+    return out
+
+
+def row_neutralize(x, factor):
+    both = x.notna() & factor.notna()
+    out = pd.Series(np.nan, index=x.index)
+    if both.any():
+        design = np.ones((both.sum(), 1))
+        if factor[both].nunique() > 1:
+            design = np.column_stack([design, factor[both]])
+        out[both] = x[both] - design @ np.linalg.lstsq(design, x[both], rcond=None)[0]
+    return out
+
+
+def by_row(function, left, right):
+    return pd.DataFrame([function(left.loc[bar], right.loc[bar]) for bar in left.index], index=left.index)
+
+
+def row_group_rank(x, group):
+    return x.where(group.notna()).groupby(group).transform(row_rank).reindex(x.index)
+
+
+def trend_line(x):
+    fit = stats.linregress(np.arange(len(x)), x)
+    return x[-1] - fit.intercept - fit.slope * (len(x) - 1)
+
+
+def since_true(x):
+    return np.flatnonzero(x[::-1])[0] if x.any() else np.nan
+
+
 def up_mask():
     return CLOSE.gt(OPEN).astype(float).where(KNOWN)
 
 
+def both_masks(join):
+    left, right = up_mask(), MOOD.gt(0).astype(float).where(KNOWN)
+    return join(left == 1, right == 1).astype(float).where(left.notna() & right.notna())
+
+
 CASES = {
+    "and": ("where((close > open) and (mood > 0), 1, 0)", lambda: both_masks(np.logical_and)),
+    "or": ("where((close > open) or (mood > 0), 1, 0)", lambda: both_masks(np.logical_or)),
+    "not": ("where(not (close > open), 1, 0)", lambda: (CLOSE <= OPEN).astype(float).where(KNOWN)),
+    "known": ("where(known(close), 1, 0)", lambda: CLOSE.notna().astype(float)),
+    "coalesce": ("coalesce(close, mood)", lambda: CLOSE.fillna(MOOD)),
+    "exp": ("exp(mood)", lambda: MOOD.map(math.exp)),
+    "tanh": ("tanh(mood)", lambda: MOOD.map(math.tanh)),
+    "ffill": ("ffill(close, 3)", lambda: CLOSE.ffill(limit=3)),
+    "cs_mean": ("cs_mean(returns)", lambda: MARKET),
+    "quantile": ("quantile(mood, 4)", lambda: MOOD.apply(row_quantile, axis=1, n=4)),
+    "neutralize": ("neutralize(returns, mood)", lambda: by_row(row_neutralize, RETURNS, MOOD)),
+    "group_neutralize": (
+        "group_neutralize(returns, mood)",
+        lambda: by_row(lambda x, group: x - x.groupby(group).transform("mean"), RETURNS, MOOD),
+    ),
+    "group_rank": ("group_rank(returns, sign(mood))", lambda: by_row(row_group_rank, RETURNS, np.sign(MOOD))),
+    "ts_prod": ("ts_prod(1 + returns, 13)", lambda: rolling(1 + RETURNS, 13, np.prod)),
+    "ts_mad": ("ts_mad(close, 10)", lambda: rolling(CLOSE, 10, lambda x: np.mean(np.abs(x - np.mean(x))))),
+    "ts_rsquare": (
+        "ts_rsquare(close, 11)",
+        lambda: rolling(CLOSE, 11, varies(lambda x: stats.linregress(np.arange(11), x).rvalue ** 2)),
+    ),
+    "ts_detrend": ("ts_detrend(close, 11)", lambda: rolling(CLOSE, 11, trend_line)),
+    "bars_since": ("bars_since(close > open, 3)", lambda: rolling(up_mask(), 3, since_true)),
     "+": ("close + open", lambda: CLOSE + OPEN),
     "-": ("close - 2 * open", lambda: CLOSE - 2 * OPEN),
     "*": ("close * open", lambda: CLOSE * OPEN),
