@@ -19,13 +19,13 @@ from features.fields import FloatArray
 
 IntArray = npt.NDArray[np.int64]
 
-(ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE, ABS, SQRT, SIGN, MIN, MAX) = range(10)
-(LESS, LESS_EQUAL, EQUAL, DIFFERENT, WHERE, SPREAD, CLEAN) = range(10, 17)
-(RANK, DEMEAN, ZSCORE, SCALE, WINSORIZE) = range(20, 25)
-(PUSH, LAG, TIME_RANK, AGE, ORDER, QUANTILE, JOIN, WINDOW) = range(30, 38)
+(ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE, ABS, SQRT, SIGN, MIN, MAX, LESS, LESS_EQUAL, EQUAL, DIFFERENT) = range(14)
+(WHERE, KNOWN, COALESCE, GIVEN, SPREAD, CLEAN) = range(14, 20)
+(RANK, BUCKET, LEVEL, TOTAL, COUNT, VARIES) = range(20, 26)
+(PUSH, LAG, FILL, TIME_RANK, AGE, DEVIATION, ORDER, QUANTILE, JOIN, WINDOW) = range(30, 40)
 
-(SUM, LOWEST, HIGHEST, DECAY, MOMENTS2, MOMENTS4, COMOMENTS, TREND) = range(8)
-WIDTHS = {SUM: 1, LOWEST: 1, HIGHEST: 1, DECAY: 1, MOMENTS2: 2, MOMENTS4: 4, COMOMENTS: 5, TREND: 2}
+(SUM, PRODUCT, LOWEST, HIGHEST, DECAY, MOMENTS2, MOMENTS4, COMOMENTS, TREND) = range(9)
+WIDTHS = {SUM: 1, PRODUCT: 1, LOWEST: 1, HIGHEST: 1, DECAY: 1, MOMENTS2: 2, MOMENTS4: 4, COMOMENTS: 5, TREND: 2}
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -52,12 +52,16 @@ def run(code: IntArray, rings: IntArray, states: IntArray, memory: FloatArray, n
         operation, out, a, b, c, d = code[i, 0], code[i, 1], code[i, 2], code[i, 3], code[i, 4], code[i, 5]
         if operation <= CLEAN:
             _elementwise(operation, memory, out, a, b, c, n)
-        elif operation <= WINSORIZE:
+        elif operation <= VARIES:
             _crosssection(operation, memory, out, a, b, c, n)
         elif operation == PUSH:
             _copy(memory, _row(rings, a, t), b, n)
         elif operation == LAG:
             _copy(memory, out, _row(rings, a, t - b), n)
+        elif operation == FILL:
+            _fill(memory, rings, out, a, b, n, t)
+        elif operation == DEVIATION:
+            _deviation(memory, rings, out, a, b, c, n, t)
         elif operation == TIME_RANK:
             _time_rank(memory, rings, out, a, b, n, t)
         elif operation == AGE:
@@ -108,8 +112,14 @@ def _elementwise(operation: int, memory: FloatArray, out: int, a: int, b: int, c
             value = np.nan if np.isinf(x) else x
         elif operation == WHERE:
             value = np.nan if np.isnan(x) else (y if x == 1.0 else memory[c + j])
+        elif operation == KNOWN:
+            value = 0.0 if np.isnan(x) else 1.0
+        elif operation == COALESCE:
+            value = y if np.isnan(x) else x
         elif np.isnan(x) or np.isnan(y):
             value = np.nan
+        elif operation == GIVEN:
+            value = x
         elif operation == SIGN:
             value = 1.0 if x > 0.0 else (-1.0 if x < 0.0 else 0.0)
         elif operation == MIN:
@@ -128,50 +138,44 @@ def _elementwise(operation: int, memory: FloatArray, out: int, a: int, b: int, c
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _crosssection(operation: int, memory: FloatArray, out: int, a: int, b: int, scratch: int, n: int) -> None:
-    if operation == RANK or operation == WINSORIZE:
-        known = 0
-        for j in range(n):
-            if not np.isnan(memory[a + j]):
-                memory[scratch + known] = memory[a + j]
-                known += 1
-        _sort(memory, scratch, known)
-        if operation == RANK:
-            _rank(memory, out, a, scratch, known, n)
-        else:
-            low = _level(memory, scratch, known, memory[b])
-            high = _level(memory, scratch, known, 1.0 - memory[b])
-            for j in range(n):
-                x = memory[a + j]
-                memory[out + j] = x if np.isnan(x) else min(max(x, low), high)
-        return
+def _crosssection(operation: int, memory: FloatArray, out: int, a: int, number: int, scratch: int, n: int) -> None:
     known = 0
     for j in range(n):
-        x = memory[a + j]
-        known += not np.isnan(x)
-        memory[scratch + j] = 0.0 if np.isnan(x) else (abs(x) if operation == SCALE else x)
-    total = _sum(memory, scratch, n)
-    if operation == SCALE:
+        if not np.isnan(memory[a + j]):
+            memory[scratch + known] = memory[a + j]
+            known += 1
+    if operation <= LEVEL:
+        _sort(memory, scratch, known)
+    if operation <= BUCKET:
         for j in range(n):
-            memory[out + j] = memory[a + j] / total if total > 0.0 else np.nan
+            x = memory[a + j]
+            if np.isnan(x):
+                memory[out + j] = np.nan
+                continue
+            first = _place(memory, scratch, known, x)
+            last = first
+            while last + 1 < known and memory[scratch + last + 1] == x:
+                last += 1
+            if operation == BUCKET:
+                memory[out + j] = int(memory[number]) * (first + last + 1) // (2 * known)
+            else:
+                memory[out + j] = (first + last) / (2.0 * (known - 1)) if known > 1 else 0.5
         return
-    mean = total / known if known > 0 else np.nan
-    lowest = np.inf
-    highest = -np.inf
+    if operation == LEVEL:
+        value = _level(memory, scratch, known, memory[number])
+    elif operation == COUNT:
+        value = float(known)
+    elif operation == TOTAL:
+        for j in range(n):
+            memory[scratch + j] = 0.0 if np.isnan(memory[a + j]) else memory[a + j]
+        value = _sum(memory, scratch, n)
+    else:
+        value = 0.0
+        for j in range(1, known):
+            if memory[scratch + j] != memory[scratch]:
+                value = 1.0
     for j in range(n):
-        x = memory[a + j]
-        memory[out + j] = x - mean
-        if not np.isnan(x):
-            lowest = min(lowest, x)
-            highest = max(highest, x)
-    if operation == DEMEAN:
-        return
-    for j in range(n):
-        x = memory[out + j]
-        memory[scratch + j] = 0.0 if np.isnan(memory[a + j]) else x * x
-    spread = np.sqrt(_sum(memory, scratch, n) / max(known - 1, 1)) if highest > lowest else np.nan
-    for j in range(n):
-        memory[out + j] /= spread
+        memory[out + j] = value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -216,22 +220,6 @@ def _sort(memory: FloatArray, start: int, n: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rank(memory: FloatArray, out: int, a: int, ordered: int, known: int, n: int) -> None:
-    for j in range(n):
-        x = memory[a + j]
-        if np.isnan(x):
-            memory[out + j] = np.nan
-        elif known == 1:
-            memory[out + j] = 0.5
-        else:
-            first = _place(memory, ordered, known, x)
-            last = first
-            while last + 1 < known and memory[ordered + last + 1] == x:
-                last += 1
-            memory[out + j] = (first + last) / (2.0 * (known - 1))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _place(memory: FloatArray, ordered: int, n: int, value: float) -> int:
     low, high = 0, n - 1
     while low < high:
@@ -252,6 +240,37 @@ def _level(memory: FloatArray, ordered: int, n: int, level: float) -> float:
     low = memory[ordered + below]
     high = memory[ordered + min(below + 1, n - 1)]
     return low + (place - below) * (high - low)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill(memory: FloatArray, rings: IntArray, out: int, ring: int, bars: int, n: int, t: int) -> None:
+    _copy(memory, out, _row(rings, ring, t), n)
+    for k in range(t - 1, t - bars, -1):
+        row = _row(rings, ring, k)
+        for j in range(n):
+            if np.isnan(memory[out + j]):
+                memory[out + j] = memory[row + j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _deviation(memory: FloatArray, rings: IntArray, out: int, ring: int, window: int, mean: int, n: int, t: int) -> None:
+    """Measure from the current value first, so that the mean of a constant window is exact."""
+    now = _row(rings, ring, t)
+    for j in range(n):
+        memory[mean + j] = 0.0
+        memory[out + j] = 0.0
+    for k in range(t - window + 1, t + 1):
+        row = _row(rings, ring, k)
+        for j in range(n):
+            memory[mean + j] += memory[row + j] - memory[now + j]
+    for j in range(n):
+        memory[mean + j] = memory[now + j] + memory[mean + j] / window
+    for k in range(t - window + 1, t + 1):
+        row = _row(rings, ring, k)
+        for j in range(n):
+            memory[out + j] += abs(memory[row + j] - memory[mean + j])
+    for j in range(n):
+        memory[out + j] /= window
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -370,6 +389,8 @@ def _join(
         y = memory[right + j]
         if kind == SUM:
             memory[out + j] = x + y
+        elif kind == PRODUCT:
+            memory[out + j] = x * y
         elif kind == DECAY:
             memory[out + j] = x * decay + y
         elif np.isnan(x) or np.isnan(y):
