@@ -7,11 +7,13 @@ if TYPE_CHECKING:
     from features.engine import compute
     from features.expression import Expression, parse
     from features.leaks import LeakReport, check_leaks
+    from features.stream import FeatureStream
 
-__all__ = ["Expression", "LeakReport", "check_leaks", "compute", "parse"]
+__all__ = ["Expression", "FeatureStream", "LeakReport", "check_leaks", "compute", "parse"]
 
 _HOME = {
     "Expression": "features.expression",
+    "FeatureStream": "features.stream",
     "LeakReport": "features.leaks",
     "check_leaks": "features.leaks",
     "compute": "features.engine",
