@@ -1,6 +1,7 @@
 """The stream against the batch, bar by bar, to the bit."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,15 @@ from core.errors import DataError, ExpressionError, MissingDataError, ShapeError
 from core.market import Panel
 from features import FeatureStream, compute, parse, stream_program
 from features.alphas import LIBRARY, library_for
+from features.calls import build_call
 from features.fields import FIELDS
 from features.grammar import random_expression
-from features.node import Node, build_call, build_constant, build_field
+from features.node import Node, build_constant, build_field
 from features.operators import OPERATORS, Kind, Operator
 from tests.features.panels import build_panel
 
 EXTRA = ("book", "mood")
-FIELD_ORDER = ("close", "mood", "volume")
+FIELD_ORDERS = (("close", "mood", "open"), ("mood", "book", "volume"))
 NUMBERS = (0.05, 0.5, 2.0, 4.0)
 WINDOWS = (1, 2, 3, 7, 12)
 
@@ -56,29 +58,31 @@ def panel_of(n_bars: int, n_assets: int, seed: int) -> Panel:
 
 
 def uses_of(operator: Operator) -> list[str]:
-    """Expressions that call one operator, made from its signature alone, at several windows."""
+    """Expressions that call one operator, made from its signature alone, as far as the language accepts them."""
     found = []
-    for window, number in itertools.product(WINDOWS, NUMBERS):
-        fields = itertools.cycle(FIELD_ORDER)
-        numbers = itertools.count(number)
-
-        def argument(kind: Kind, fields=fields, numbers=numbers, window=window) -> Node:
-            if kind is Kind.MASK:
-                return build_call("<", (build_field(next(fields)), build_field("open")))
-            if kind is Kind.NUMBER:
-                return build_constant(next(numbers))
-            if kind in (Kind.WINDOW, Kind.LAG):
-                return build_constant(window)
-            return build_field(next(fields))
-
-        try:
-            node = build_call(operator.name, tuple(argument(kind) for kind in operator.signature))
-        except ExpressionError:
-            continue
-        if node.kind is Kind.MASK:
-            node = build_call("where", (node, build_field("book"), build_constant(0)))
-        found.append(node.canonical)
+    for window, number, order in itertools.product(WINDOWS, NUMBERS, FIELD_ORDERS):
+        fields, numbers = itertools.cycle(order), itertools.count(number)
+        for mask in ("<", "known"):
+            args = tuple(argument(kind, fields, numbers, window, mask) for kind in operator.signature)
+            try:
+                node = build_call(operator.name, args)
+            except ExpressionError:
+                continue
+            if node.kind is Kind.MASK:
+                node = build_call("ts_count", (node, build_constant(2)))
+            if any(part.joins(operator.name) for part in node.walk()):
+                found.append(node.canonical)
     return sorted(set(found))
+
+
+def argument(kind: Kind, fields: Iterator[str], numbers: Iterator[float], window: int, mask: str) -> Node:
+    if kind is Kind.MASK:
+        return build_call(mask, tuple(build_field(next(fields)) for _ in OPERATORS[mask].signature))
+    if kind is Kind.NUMBER:
+        return build_constant(next(numbers))
+    if kind in (Kind.WINDOW, Kind.LAG):
+        return build_constant(window)
+    return build_field(next(fields))
 
 
 EVERY_OPERATOR = {name: uses_of(operator) for name, operator in OPERATORS.items()}
