@@ -94,38 +94,33 @@ def _zscore(b: Builder, x: int, window: int) -> int:
     return b.emit(machine.DIVIDE, b.emit(machine.SUBTRACT, x, mean), b.emit(machine.SPREAD, _var(b, x, window)))
 
 
-def _standardised(b: Builder, x: int, window: int, order: int) -> int:
-    moments = b.window(machine.MOMENTS4, window, x)
-    spread = b.emit(machine.SPREAD, moments[1])
-    value = moments[order - 1]
-    for _ in range(order):
-        value = b.emit(machine.DIVIDE, value, spread)
-    return value
-
-
 def _skew(b: Builder, x: int, window: int) -> int:
-    bias = window * math.sqrt(window - 1.0) / (window - 2)
-    return b.emit(machine.MULTIPLY, b.number(bias), _standardised(b, x, window, 3))
+    _, squares, value, _ = b.window(machine.MOMENTS4, window, x)
+    for _ in range(3):
+        value = b.emit(machine.DIVIDE, value, b.emit(machine.SPREAD, squares))
+    return b.emit(machine.MULTIPLY, b.number(window * math.sqrt(window - 1.0) / (window - 2.0)), value)
 
 
 def _kurt(b: Builder, x: int, window: int) -> int:
-    raw = b.emit(machine.MULTIPLY, b.number((window + 1.0) * window), _standardised(b, x, window, 4))
+    _, squares, _, fourth = b.window(machine.MOMENTS4, window, x)
+    ratio = b.emit(machine.DIVIDE, b.emit(machine.DIVIDE, fourth, squares), squares)
+    raw = b.emit(machine.MULTIPLY, b.number((window + 1.0) * window), ratio)
     excess = b.emit(machine.SUBTRACT, raw, b.number(3.0 * (window - 1.0)))
     return b.emit(machine.MULTIPLY, b.number((window - 1.0) / ((window - 2.0) * (window - 3.0))), excess)
 
 
 def _cov(b: Builder, y: int, x: int, window: int) -> int:
-    return b.emit(machine.DIVIDE, b.window(machine.COMOMENTS, window, y, x)[4], b.number(window - 1))
+    return b.emit(machine.DIVIDE, b.window(machine.COMOMENTS, window, y, x)[2], b.number(window - 1))
 
 
 def _corr(b: Builder, y: int, x: int, window: int) -> int:
-    _, _, yy, xx, xy = b.window(machine.COMOMENTS, window, y, x)
+    _, _, xy, xx, yy = b.window(machine.COMOMENTS, window, y, x)
     ratio = b.emit(machine.DIVIDE, b.emit(machine.DIVIDE, xy, b.emit(machine.SPREAD, yy)), b.emit(machine.SPREAD, xx))
     return _clip(b, ratio, -1.0, 1.0)
 
 
 def _beta(b: Builder, y: int, x: int, window: int) -> int:
-    _, _, _, xx, xy = b.window(machine.COMOMENTS, window, y, x)
+    _, _, xy, xx, _ = b.window(machine.COMOMENTS, window, y, x)
     return b.emit(machine.DIVIDE, xy, xx)
 
 
@@ -167,7 +162,7 @@ def _decay_linear(b: Builder, x: int, window: int) -> int:
 def _ewma(b: Builder, x: int, halflife: int) -> int:
     window = EWMA_HALFLIVES * halflife
     decay = 0.5 ** (1.0 / halflife)
-    total = b.window(machine.DECAY, window, x, halflife=halflife)[0]
+    total = b.window(machine.SUM, window, x, decay=decay)[0]
     return b.emit(machine.DIVIDE, total, b.number((1.0 - decay**window) / (1.0 - decay)))
 
 

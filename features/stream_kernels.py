@@ -24,8 +24,8 @@ IntArray = npt.NDArray[np.int64]
 (RANK, BUCKET, LEVEL, TOTAL, COUNT, VARIES) = range(20, 26)
 (PUSH, LAG, FILL, TIME_RANK, AGE, DEVIATION, ORDER, QUANTILE, JOIN, WINDOW) = range(30, 40)
 
-(SUM, PRODUCT, LOWEST, HIGHEST, DECAY, MOMENTS2, MOMENTS4, COMOMENTS, TREND) = range(9)
-WIDTHS = {SUM: 1, PRODUCT: 1, LOWEST: 1, HIGHEST: 1, DECAY: 1, MOMENTS2: 2, MOMENTS4: 4, COMOMENTS: 5, TREND: 2}
+(SUM, PRODUCT, LOWEST, HIGHEST, MOMENTS2, MOMENTS4, COMOMENTS, TREND) = range(8)
+WIDTHS = {SUM: 1, PRODUCT: 1, LOWEST: 1, HIGHEST: 1, MOMENTS2: 2, MOMENTS4: 4, COMOMENTS: 5, TREND: 2}
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -39,8 +39,8 @@ def run(code: IntArray, rings: IntArray, states: IntArray, memory: FloatArray, n
     rings : ndarray of shape (n_rings, 3), int
         Where each ring starts in memory, its number of rows, and the length of a row.
     states : ndarray of shape (n_states, 6), int
-        Kind of each state, its number of levels, its first ring (one a level), its one or two source slots, and where
-        the powers of its decay are.
+        Kind of each state, its number of levels, its first ring (one a level), its source slots (twice the same if it has
+        one), and the slot of what a `SUM` is multiplied by when it gets a bar older.
     memory : ndarray of shape (n_values,)
         Written in place.
     n : int
@@ -166,9 +166,9 @@ def _crosssection(operation: int, memory: FloatArray, out: int, a: int, number: 
     elif operation == COUNT:
         value = float(known)
     elif operation == TOTAL:
-        for j in range(n):
-            memory[scratch + j] = 0.0 if np.isnan(memory[a + j]) else memory[a + j]
-        value = _sum(memory, scratch, n)
+        value = 0.0
+        for j in range(known):
+            value += memory[scratch + j]
     else:
         value = 0.0
         for j in range(1, known):
@@ -176,31 +176,6 @@ def _crosssection(operation: int, memory: FloatArray, out: int, a: int, number: 
                 value = 1.0
     for j in range(n):
         memory[out + j] = value
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sum(memory: FloatArray, start: int, n: int) -> float:
-    """Sum in the order of NumPy: eight partial sums up to 128 values, halves joined above."""
-    if n < 8:
-        total = 0.0
-        for j in range(n):
-            total += memory[start + j]
-        return total
-    if n > 128:
-        half = n // 2
-        half -= half % 8
-        return _sum(memory, start, half) + _sum(memory, start + half, n - half)
-    part = np.empty(8)
-    for k in range(8):
-        part[k] = memory[start + k]
-    whole = n - n % 8
-    for j in range(8, whole, 8):
-        for k in range(8):
-            part[k] += memory[start + j + k]
-    total = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]))
-    for j in range(whole, n):
-        total += memory[start + j]
-    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -342,7 +317,7 @@ def _quantile(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _join_levels(memory: FloatArray, rings: IntArray, states: IntArray, state: int, n: int, t: int) -> None:
     """Write the state of the windows of 1, 2, 4, ... bars that end now."""
-    kind, levels, ring, powers = states[state, 0], states[state, 1], states[state, 2], states[state, 5]
+    kind, levels, ring, decay = states[state, 0], states[state, 1], states[state, 2], memory[states[state, 5]]
     row = _row(rings, ring, t)
     width = rings[ring, 2] // n
     for j in range(width * n):
@@ -355,7 +330,7 @@ def _join_levels(memory: FloatArray, rings: IntArray, states: IntArray, state: i
         out = _row(rings, ring + level, t)
         left = _row(rings, ring + level - 1, t - half)
         right = _row(rings, ring + level - 1, t)
-        _join(kind, memory, out, left, half, right, half, memory[powers + level - 1], n)
+        _join(kind, memory, out, left, half, right, half, decay, n)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -363,7 +338,7 @@ def _join_window(
     memory: FloatArray, rings: IntArray, states: IntArray, out: int, state: int, window: int, n: int, t: int
 ) -> None:
     """Join the state of a window of any length, the shortest part being the earliest."""
-    kind, levels, ring, powers = states[state, 0], states[state, 1], states[state, 2], states[state, 5]
+    kind, levels, ring, decay = states[state, 0], states[state, 1], states[state, 2], memory[states[state, 5]]
     covered = 0
     for level in range(levels):
         size = 1 << level
@@ -372,7 +347,7 @@ def _join_window(
             if covered == 0:
                 _copy(memory, out, part, rings[ring, 2])
             else:
-                _join(kind, memory, out, out, covered, part, size, memory[powers + level], n)
+                _join(kind, memory, out, out, covered, part, size, decay, n)
             covered += size
 
 
@@ -384,15 +359,14 @@ def _join(
     if kind >= MOMENTS2:
         _join_moments(kind, memory, out, left, float(left_bars), right, float(right_bars), n)
         return
+    older = decay**right_bars
     for j in range(n):
         x = memory[left + j]
         y = memory[right + j]
         if kind == SUM:
-            memory[out + j] = x + y
+            memory[out + j] = x * older + y
         elif kind == PRODUCT:
             memory[out + j] = x * y
-        elif kind == DECAY:
-            memory[out + j] = x * decay + y
         elif np.isnan(x) or np.isnan(y):
             memory[out + j] = np.nan
         else:
@@ -401,40 +375,40 @@ def _join(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _join_moments(kind: int, memory: FloatArray, out: int, left: int, a: float, right: int, b: float, n: int) -> None:
-    """Join means and central sums, as `features.kernels` does; a state holds them one row each.
+    """Join means and central sums, with the operations of `features.joins`; a state holds them one row each.
 
     `MOMENTS2` and `MOMENTS4`: mean, sums of squared (third, fourth) powers of deviations. `COMOMENTS`: means of y and x,
-    sums of yy, xx and xy deviations. `TREND`: mean, sum of values times their distance from the window's middle.
+    sums of the deviations' products xy, xx, yy. `TREND`: mean, sum of values times their distance from the window's middle.
     """
-    bars = a + b
-    share = b / bars
+    share = b / (a + b)
     weight = a * share
+    half = a * b / 2.0
+    per_bar = 1.0 / (a + b)
+    second, third, fourth = a * b, a * b * (a - b), a * b * (a * a - a * b + b * b)
     for j in range(n):
         d = memory[right + j] - memory[left + j]
+        memory[out + j] = memory[left + j] + share * d
+        second_row = memory[left + n + j] + memory[right + n + j]
         if kind == TREND:
-            memory[out + n + j] = memory[left + n + j] + memory[right + n + j] + a * b / 2.0 * d
-            memory[out + j] = memory[left + j] + share * d
+            memory[out + n + j] = second_row + half * d
+        elif kind == MOMENTS2:
+            memory[out + n + j] = second_row + weight * (d * d)
         elif kind == COMOMENTS:
-            dx = memory[right + n + j] - memory[left + n + j]
-            memory[out + j] = memory[left + j] + share * d
-            memory[out + n + j] = memory[left + n + j] + share * dx
-            memory[out + 2 * n + j] = memory[left + 2 * n + j] + (memory[right + 2 * n + j] + weight * (d * d))
-            memory[out + 3 * n + j] = memory[left + 3 * n + j] + (memory[right + 3 * n + j] + weight * (dx * dx))
-            memory[out + 4 * n + j] = memory[left + 4 * n + j] + (memory[right + 4 * n + j] + weight * (dx * d))
+            e = memory[right + n + j] - memory[left + n + j]
+            memory[out + n + j] = memory[left + n + j] + share * e
+            for row, product in ((2, d * e), (3, e * e), (4, d * d)):
+                place = row * n + j
+                memory[out + place] = memory[left + place] + memory[right + place] + weight * product
         else:
-            step = d / bars
-            a2 = memory[left + n + j]
-            b2 = memory[right + n + j]
-            memory[out + j] = memory[left + j] + b * step
-            memory[out + n + j] = a2 + b2 + d * step * (a * b)
-            if kind == MOMENTS4:
-                a3 = memory[left + 2 * n + j]
-                b3 = memory[right + 2 * n + j]
-                memory[out + 2 * n + j] = a3 + b3 + d * step * step * (a * b * (a - b)) + 3.0 * step * (a * b2 - b * a2)
-                memory[out + 3 * n + j] = (
-                    memory[left + 3 * n + j]
-                    + memory[right + 3 * n + j]
-                    + d * step * step * step * (a * b * (a * a - a * b + b * b))
-                    + 6.0 * step * step * (a * a * b2 + b * b * a2)
-                    + 4.0 * step * (a * b3 - b * a3)
-                )
+            step = d * per_bar
+            a2, a3, a4 = memory[left + n + j], memory[left + 2 * n + j], memory[left + 3 * n + j]
+            b2, b3, b4 = memory[right + n + j], memory[right + 2 * n + j], memory[right + 3 * n + j]
+            memory[out + n + j] = second_row + d * step * second
+            memory[out + 2 * n + j] = a3 + b3 + d * step * step * third + 3.0 * step * (a * b2 - b * a2)
+            memory[out + 3 * n + j] = (
+                a4
+                + b4
+                + d * step * step * step * fourth
+                + 6.0 * step * step * (a * a * b2 + b * b * a2)
+                + 4.0 * step * (a * b3 - b * a3)
+            )

@@ -120,7 +120,7 @@ class _State:
     sources: tuple[int, int]
     first: int
     phase: int
-    halflife: int
+    decay: int
     windows: set[int] = field(default_factory=set)
 
 
@@ -151,7 +151,7 @@ class Builder:
     calls: list[_Call] = field(default_factory=list)
     rings: list[_Ring] = field(default_factory=list)
     history: dict[int, _Ring] = field(default_factory=dict)
-    states: dict[tuple[int, ...], tuple[int, _State]] = field(default_factory=dict)
+    states: dict[tuple[int, int, int, float], tuple[int, _State]] = field(default_factory=dict)
     ordered: dict[tuple[int, int], tuple[_Ring, _Ring]] = field(default_factory=dict)
 
     def node(self, node: Node) -> int:
@@ -249,14 +249,14 @@ class Builder:
         self.add(values.phase, machine.QUANTILE, out, values.number, counts.number, self.number(float(level)), window)
         return out
 
-    def window(self, kind: int, window: int, y: int, x: int | None = None, *, halflife: int = 0) -> list[int]:
+    def window(self, kind: int, window: int, y: int, x: int | None = None, *, decay: float = 1.0) -> list[int]:
         """Join the state of the last `window` bars; one slot for each of its rows."""
         x = y if x is None else x
         width = machine.WIDTHS[kind]
-        key = (kind, y, x, halflife)
+        key = (kind, y, x, decay)
         if key not in self.states:
             phase = max(self.phase[y], self.phase[x])
-            state = _State(kind=kind, sources=(y, x), first=-1, phase=phase, halflife=halflife)
+            state = _State(kind=kind, sources=(y, x), first=-1, phase=phase, decay=self.number(decay))
             self.states[key] = (len(self.states), state)
             self.add(phase, machine.JOIN, 0, self.states[key][0])
         number, state = self.states[key]
@@ -286,12 +286,6 @@ class Builder:
             memory[slot : slot + self.n] = value
         for ring in self.rings:
             memory[ring.start : ring.start + ring.bars * ring.width] = ring.empty
-        for row, (_, state) in zip(states, self.states.values(), strict=True):
-            if state.kind == machine.DECAY:
-                start = self.rings[row[5]].start
-                decay = 0.5 ** (1.0 / state.halflife)
-                memory[start : start + row[1]] = [decay ** (1 << level) for level in range(row[1])]
-                row[5] = start
         last = max([0, *(phase for phase, _ in self.code), *(call.phase for call in self.calls)])
         rings = [(ring.start, ring.bars, ring.width) for ring in self.rings]
         return Program(
@@ -312,8 +306,7 @@ class Builder:
             ages = [(window >> level + 1) << level + 1 for window in state.windows if window & size]
             ring = self.ring(machine.WIDTHS[state.kind] * self.n, state.phase)
             ring.bars = 1 + max([*ages, size if level + 1 < levels else 0])
-        powers = self.ring(levels, state.phase).number if state.kind == machine.DECAY else 0
-        return state.kind, levels, first, *state.sources, powers
+        return state.kind, levels, first, *state.sources, state.decay
 
     def instructions(self, phase: int) -> IntArray:
         return np.array([row for when, row in self.code if when == phase], dtype=np.int64).reshape(-1, 6)
