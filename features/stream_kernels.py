@@ -78,7 +78,8 @@ def run(code: IntArray, rings: IntArray, states: IntArray, memory: FloatArray, n
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _row(rings: IntArray, ring: int, t: int) -> int:
-    return rings[ring, 0] + (t % rings[ring, 1]) * rings[ring, 2]
+    start: int = rings[ring, 0] + (t % rings[ring, 1]) * rings[ring, 2]
+    return start
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -214,7 +215,8 @@ def _level(memory: FloatArray, ordered: int, n: int, level: float) -> float:
     below = int(np.floor(place))
     low = memory[ordered + below]
     high = memory[ordered + min(below + 1, n - 1)]
-    return low + (place - below) * (high - low)
+    value: float = low + (place - below) * (high - low)
+    return value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -118,7 +118,6 @@ class _Ring:
 class _State:
     kind: int
     sources: tuple[int, int]
-    first: int
     phase: int
     decay: int
     windows: set[int] = field(default_factory=set)
@@ -256,7 +255,7 @@ class Builder:
         key = (kind, y, x, decay)
         if key not in self.states:
             phase = max(self.phase[y], self.phase[x])
-            state = _State(kind=kind, sources=(y, x), first=-1, phase=phase, decay=self.number(decay))
+            state = _State(kind=kind, sources=(y, x), phase=phase, decay=self.number(decay))
             self.states[key] = (len(self.states), state)
             self.add(phase, machine.JOIN, 0, self.states[key][0])
         number, state = self.states[key]
