@@ -18,6 +18,7 @@ from core.store.research import ResearchStore
 from core.store.rest import SupabaseGateway
 from core.store.storage import SupabaseArtifactStore
 from core.store.trading import TradingStore
+from core.telemetry import configure_telemetry
 
 
 @dataclass(kw_only=True)
@@ -101,6 +102,7 @@ def open_store(settings: Settings) -> Store:
     StoreUnavailableError
         If the database cannot be started or reached.
     """
+    configure_telemetry(settings)
     server: EmbeddedPostgres | None = None
     conninfo: str | None
     if settings.store_kind is StoreKind.EMBEDDED:
