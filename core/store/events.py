@@ -49,6 +49,31 @@ class Watched:
 
 SIGNAL_EMBEDDINGS = Watched(table="signal_embeddings", key="embedding_id")
 EMBEDDING_JOBS = Watched(table="embedding_jobs", key="job_id")
+TRADES = Watched(table="trades", key="trade_id")
+DECISION_TRACES = Watched(table="decision_traces", key="trace_id")
+PORTFOLIO_STATE = Watched(table="portfolio_state", key="singleton")
+AGENT_HEALTH = Watched(table="agent_health", key="health_id", moment="created_at")
+EQUITY_SNAPSHOTS = Watched(table="equity_snapshots", key="snapshot_id")
+BACKTEST_RESULTS = Watched(table="backtest_results", key="backtest_id", moment="created_at")
+RESEARCH_RUNS = Watched(table="research_runs", key="run_id")
+
+WATCHABLE = (
+    AGENT_HEALTH,
+    BACKTEST_RESULTS,
+    DECISION_TRACES,
+    EMBEDDING_JOBS,
+    EQUITY_SNAPSHOTS,
+    PORTFOLIO_STATE,
+    RESEARCH_RUNS,
+    SIGNAL_EMBEDDINGS,
+    TRADES,
+)
+"""Every table that announces its changes: those that Realtime publishes, and the jobs."""
+
+
+def id_text(value: object) -> str:
+    """Return a key as Postgres writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +157,7 @@ class CatchUp:
                 where=None if since is None else {watched.moment: ("gte", since - OVERLAP)},
                 order=(watched.moment, watched.key),
             )
-            found = {(str(row[watched.key]), row[watched.moment]): None for row in rows}
+            found = {(id_text(row[watched.key]), row[watched.moment]): None for row in rows}
             new = [key for key, moment in found if (key, moment) not in self._seen[watched.table]]
             self._seen[watched.table] = set(found)
             if rows:

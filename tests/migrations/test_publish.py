@@ -118,7 +118,7 @@ def test_a_database_of_the_first_release_is_upgraded_and_keeps_its_rows(empty_da
     assert apply_migrations(empty_database, first)[-1] == "20240901008000"
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("insert into agent_state (agent_id, state) values ('planner', '{\"kept\": true}')")
-        assert apply_migrations(empty_database) == [m.version for m in migrations if m.version.startswith("20240902")]
+        assert apply_migrations(empty_database) == [m.version for m in migrations if m not in first]
         assert connection.execute("select state from agent_state").fetchall() == [({"kept": True},)]
         assert connection.execute("select count(*) from trade_hit_rates").fetchone() == (0,)
 
