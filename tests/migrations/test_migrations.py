@@ -186,6 +186,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "restore_vectors": NOTHING,
     "rpc_prune_vectors": {"researcher": "execute"},
     "rpc_refresh_embeddings": {"researcher": "execute"},
+    "save_events": NOTHING,
     "score_signal_cluster": {"researcher": "execute"},
     "set_updated_at": NOTHING,
     "split_context_key": NOTHING,
