@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Self
 from core.errors import ConfigurationError
 from core.settings import Settings, StoreKind
 from core.store.artifacts import ArtifactStore, FileArtifactStore
+from core.store.conninfo import blaming
 from core.store.embedded import EmbeddedPostgres
 from core.store.links import LinkSigner
 from core.store.migrations import apply_migrations, load_migrations
@@ -115,7 +116,7 @@ def open_store(settings: Settings) -> Store:
     with ExitStack() as undo:
         if server is not None:
             undo.callback(server.stop)
-        migrated = [] if conninfo is None else apply_migrations(conninfo)
+        migrated = [] if conninfo is None else _migrate(settings, conninfo)
         service: PostgresGateway | SupabaseGateway
         researcher: PostgresGateway | SupabaseGateway | None
         if settings.store_kind is StoreKind.SUPABASE:
@@ -146,6 +147,13 @@ def open_store(settings: Settings) -> Store:
         _gateways=(service,) if researcher is None else (service, researcher),
         _server=server,
     )
+
+
+def _migrate(settings: Settings, conninfo: str) -> list[str]:
+    if settings.store_kind is StoreKind.EMBEDDED:
+        return apply_migrations(conninfo)
+    with blaming("SUPABASE_DB_URL" if settings.store_kind is StoreKind.SUPABASE else "AQF_DATABASE_URL", conninfo):
+        return apply_migrations(conninfo)
 
 
 def _researcher(settings: Settings, conninfo: str | None) -> PostgresGateway | SupabaseGateway | None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from core import types
 from core.errors import ConfigurationError, StoreError, StoreUnavailableError
+from core.store import event_records, records, trading_records
 from core.store.migrations import Migration, apply_migrations, load_migrations, pending_migrations
 from core.store.records import (
     VECTOR_WIDTH,
@@ -306,6 +308,14 @@ def test_a_later_file_is_applied_to_a_database_that_has_the_earlier_ones(empty_d
     assert everything(empty_database) == everything(database)
 
 
+@pytest.mark.parametrize("n", range(1, len(VERSIONS)), ids=VERSIONS[:-1])
+def test_from_every_earlier_version_one_call_leads_to_the_newest(empty_database: str, database: str, n: int) -> None:
+    migrations = load_migrations()
+    apply_migrations(empty_database, migrations[:n])
+    assert apply_migrations(empty_database) == VERSIONS[n:]
+    assert everything(empty_database) == everything(database)
+
+
 def test_of_several_processes_at_once_one_applies_each(empty_database: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         applied = list(pool.map(lambda _: apply_migrations(empty_database), range(4)))
@@ -534,6 +544,16 @@ def test_enumerations_are_the_same_in_python_and_in_the_database(owner: psycopg.
     ):
         found[name].append(value)
     assert found == {name: [member.value for member in enum] for name, enum in ENUMS.items()}
+
+
+def test_no_enumeration_of_the_contract_or_the_records_is_without_its_type_in_the_database() -> None:
+    ours = {
+        value
+        for module in (types, records, event_records, trading_records)
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, StrEnum) and value is not StrEnum
+    }
+    assert ours == set(ENUMS.values())
 
 
 def test_vectors_are_as_wide_in_the_database_as_in_python(owner: psycopg.Connection) -> None:
