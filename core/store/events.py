@@ -25,6 +25,9 @@ from core.store.postgres import translated_errors
 OVERLAP = timedelta(minutes=5)
 """How far before the last sign of life a feed asks again: no statement of ours runs longer than that before it commits."""
 
+_STATE = "select clock_timestamp(), pg_notification_queue_usage() >= 0.5"
+"""The moment, and whether the triggers keep silent because some listener hangs and the queue is half full."""
+
 _PATIENCE_SECONDS = 60.0
 _BACKOFF_SECONDS = 0.1
 _MAX_BACKOFF_SECONDS = 5.0
@@ -185,6 +188,7 @@ class NotifyFeed:
         self._watched = tuple(watched)
         self._catch_up = CatchUp(gateway, watched)
         self._connection: psycopg.Connection[Any] | None = None
+        self._was_silent = False
 
     def open(self) -> Self:
         """Begin to listen."""
@@ -211,10 +215,14 @@ class NotifyFeed:
             raise StoreUnavailableError("the feed is not open.")
         deadline = time.monotonic() + timeout_seconds
         try:
-            now = self._connection.execute("select clock_timestamp()").fetchone()
+            now, silent = self._connection.execute(_STATE).fetchone() or (None, False)
             notes = list(self._connection.notifies(timeout=max(0.0, deadline - time.monotonic()), stop_after=1))
         except psycopg.OperationalError:
             self._reconnect()
+            return self._catch_up.read()
+        # Once more after the queue has room again, for what came between the last question and that moment.
+        if silent or self._was_silent:
+            self._was_silent = silent
             return self._catch_up.read()
         found: dict[str, dict[str, None]] = {}
         uncounted = set()
@@ -228,7 +236,7 @@ class NotifyFeed:
         if uncounted:
             changes += self._catch_up.read(sorted(uncounted))
         if now is not None:
-            self._catch_up.alive(now[0], [watched.table for watched in self._watched if watched.table not in uncounted])
+            self._catch_up.alive(now, [watched.table for watched in self._watched if watched.table not in uncounted])
         return changes
 
     def _connect(self) -> psycopg.Connection[Any]:

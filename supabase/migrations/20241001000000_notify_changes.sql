@@ -1,6 +1,8 @@
 -- Announces changes of the tables that Realtime publishes to listeners of Postgres itself, so that a feed over NOTIFY and one over
 -- Realtime tell of the same tables. Ids only, one message a statement; keys of free length (trace_id) must not push a message over the
 -- 8,000 bytes at which the insert itself would fail, so that a message too long says how many rows there are and leaves the ids out.
+-- Nor may a listener that hangs: once the queue is full every commit that announces something fails, so that nothing is announced while
+-- it is half full, and feeds then ask the tables.
 
 create or replace function public.notify_ids() returns trigger
 language plpgsql set search_path = '' as $$
@@ -9,6 +11,9 @@ declare
   v_ids text[];
   v_message text;
 begin
+  if pg_catalog.pg_notification_queue_usage() >= 0.5 then
+    return null;
+  end if;
   execute pg_catalog.format('select count(*), (array_agg(%I::text))[1:100] from changed', tg_argv[0]) into v_count, v_ids;
   if v_count > 0 then
     v_message := pg_catalog.jsonb_build_object('count', v_count,

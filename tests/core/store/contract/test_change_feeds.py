@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 
 from core.errors import StoreUnavailableError
 from core.store import events, realtime
+from core.store.embedded import EmbeddedPostgres
 from core.store.events import (
     DECISION_TRACES,
     EMBEDDING_JOBS,
@@ -22,6 +24,7 @@ from core.store.events import (
     NotifyFeed,
     Watched,
 )
+from core.store.migrations import apply_migrations
 from core.store.postgres import PostgresGateway
 from core.store.realtime import RealtimeFeed
 from tests.core.store.contract import loopback_realtime
@@ -318,6 +321,44 @@ def test_keys_too_long_for_a_message_do_not_fail_the_insert_and_are_told_all_the
             [sorted(keys)],
         )
         assert gather(feed, keys, table="decision_traces") == keys
+
+
+@pytest.fixture
+def small_queue(place: Path) -> Iterator[str]:
+    """A migrated database on a server of its own that holds as few notifications as Postgres allows."""
+    server = EmbeddedPostgres(place / "home")
+    with psycopg.connect(server.start(), autocommit=True) as connection:
+        connection.execute("alter system set max_notify_queue_pages = 64")
+    server.stop()
+    conninfo = server.start()
+    apply_migrations(conninfo)
+    yield conninfo
+    server.stop()
+
+
+def test_a_listener_that_hangs_fails_no_insert_and_the_feed_misses_nothing(small_queue: str) -> None:
+    gateway = PostgresGateway(small_queue, role="service_role").open()
+    with (
+        psycopg.connect(small_queue, autocommit=True) as owner,
+        psycopg.connect(small_queue) as hanging,
+        NotifyFeed(small_queue, gateway, [TRADES]) as feed,
+    ):
+        hanging.execute("listen noise")
+        hanging.commit()
+        hanging.execute("select 1")  # and never ends its transaction
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="too many notifications in the NOTIFY queue"):
+            while True:
+                owner.execute("select pg_notify('noise', repeat('x', 7900) || gen_random_uuid())")
+        during = put(owner, "trades", 1)
+        assert gather(feed, {during}, table="trades") == {during}
+        late = put(owner, "trades", 2)
+        hanging.rollback()
+        while owner.execute("select pg_notification_queue_usage() >= 0.5").fetchone() == (True,):
+            pass
+        assert late in gather(feed, {late}, table="trades")
+        after = put(owner, "trades", 3)
+        assert feed.changes(10.0) == [Change(table="trades", ids=(after,))]
+    gateway.close()
 
 
 # NOTIFY
