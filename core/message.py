@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import enum
 import functools
+import json
 import math
 import numbers
 import reprlib
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from core.errors import DataError
 
@@ -45,10 +47,10 @@ class Message:
 
     Notes
     -----
-    Allowed annotations: ``str``, ``float``, ``int``, ``bool``, ``datetime``, enums, other messages, ``tuple[T, ...]``,
-    ``Mapping[str, T]``, ``T | None`` and ``Annotated[T, Rule(...)]``. Numbers are finite and become plain ``float`` or ``int``,
-    times must have the UTC offset zero and become plain ``datetime``, mappings become read-only. Pickling and copying go
-    through `to_dict`, so that a message that comes out of a pickle has been checked again.
+    Allowed annotations: ``str``, ``float``, ``int``, ``bool``, ``datetime``, ``UUID``, ``Any`` (what JSON can carry), enums,
+    other messages, ``tuple[T, ...]``, ``Mapping[str, T]``, ``T | None`` and ``Annotated[T, Rule(...)]``. Numbers are finite and
+    become plain ``float`` or ``int``, times must have the UTC offset zero and become plain ``datetime``, mappings become
+    read-only. Pickling and copying go through `to_dict`, so that a message that comes out of a pickle has been checked again.
     """
 
     __slots__ = ()
@@ -236,6 +238,30 @@ def _bool(value: Any) -> bool:
     return value
 
 
+def _uuid(value: Any) -> UUID:
+    if not isinstance(value, UUID):
+        raise _Mismatch("a UUID", value)
+    return value
+
+
+def _uuid_from_text(raw: Any) -> UUID:
+    try:
+        return UUID(raw)
+    except (AttributeError, TypeError, ValueError):
+        raise _Mismatch("a UUID", raw) from None
+
+
+def _json(value: Any) -> Any:
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise _Mismatch("what JSON can carry, with finite numbers", value) from None
+    if "\\u0000" in text:
+        raise _Mismatch("text without NUL characters, which Postgres cannot hold", value)
+    return json.loads(text)
+
+
 def _utc(value: Any) -> datetime:
     if not isinstance(value, datetime):
         raise _Mismatch("a datetime", value)
@@ -256,5 +282,7 @@ _SCALARS: dict[Any, _Codec] = {
     float: _Codec(check=_float),
     int: _Codec(check=_int),
     bool: _Codec(check=_bool),
+    Any: _Codec(check=_json),
+    UUID: _Codec(check=_uuid, encode=str, decode=_uuid_from_text),
     datetime: _Codec(check=_utc, encode=datetime.isoformat, decode=_time_from_text),
 }

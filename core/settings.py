@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     text_embedder: Literal["auto", "openai", "hashed"] = Field(default="auto")
     database_url: SecretStr | None = Field(default=None)
     keep_server: bool = Field(default=False)
+    trace_file: Path | None = Field(default=None)
+    log_file: Path | None = Field(default=None)
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    otlp_protocol: Literal["http/protobuf", "grpc"] = Field(
+        default="http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL"
+    )
     supabase_url: str | None = Field(default=None, validation_alias="SUPABASE_URL")
     supabase_key: SecretStr | None = Field(default=None, validation_alias="SUPABASE_SERVICE_ROLE_KEY")
     supabase_db_url: SecretStr | None = Field(default=None, validation_alias="SUPABASE_DB_URL")
@@ -134,11 +140,11 @@ class Settings(BaseSettings):
     def _empty_is_absent(cls, value: object) -> object:
         return None if isinstance(value, str) and not value.strip() else value
 
-    @field_validator("home", mode="after")
+    @field_validator("home", "trace_file", "log_file", mode="after")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
         try:
-            return value.expanduser().absolute()
+            return None if value is None else value.expanduser().absolute()
         except RuntimeError as error:
             raise ValueError(f"{value} names a user that does not exist: give a full path.") from error
 

@@ -17,7 +17,7 @@ from core.store.embedded import EmbeddedPostgres
 from core.store.migrations import apply_migrations
 from core.store.opening import Store, open_store
 
-PRIVATE_VARIABLES = ("AQF_", "SUPABASE_", "OPENAI_")
+PRIVATE_VARIABLES = ("AQF_", "SUPABASE_", "OPENAI_", "OTEL_")
 SYSTEM_STATE = Path("/var/lib/aqf")
 
 

@@ -28,6 +28,7 @@ from core.settings import Settings
 from core.store.opening import Store, open_store
 from core.store.postgres import translated_errors
 from core.store.records import Dataset, Run, RunStatus
+from core.telemetry import run_scope
 from features import parse
 
 PlannerChoice = Literal["auto", "rules", "llm"]
@@ -277,7 +278,7 @@ def _build_session(
 def _drive(context: ResearchContext, session: ResearchSession, run: Run) -> ResearchReport:
     """Run the graph to its end; what was foreseen to fail is written on the run's row, and every run can be resumed."""
     service = context.store.service
-    with _checkpointer(context.store, session.run_id) as saver:
+    with run_scope(session.run_id), _checkpointer(context.store, session.run_id) as saver:
         service.reopen_run(session.run_id)
         graph = build_graph(session, cast(PlannerName, run.planner), saver)
         config: Any = {

@@ -25,6 +25,9 @@ from core.store.postgres import translated_errors
 OVERLAP = timedelta(minutes=5)
 """How far before the last sign of life a feed asks again: no statement of ours runs longer than that before it commits."""
 
+_STATE = "select clock_timestamp(), pg_notification_queue_usage() >= 0.5"
+"""The moment, and whether the triggers keep silent because some listener hangs and the queue is half full."""
+
 _PATIENCE_SECONDS = 60.0
 _BACKOFF_SECONDS = 0.1
 _MAX_BACKOFF_SECONDS = 5.0
@@ -49,6 +52,31 @@ class Watched:
 
 SIGNAL_EMBEDDINGS = Watched(table="signal_embeddings", key="embedding_id")
 EMBEDDING_JOBS = Watched(table="embedding_jobs", key="job_id")
+TRADES = Watched(table="trades", key="trade_id")
+DECISION_TRACES = Watched(table="decision_traces", key="trace_id")
+PORTFOLIO_STATE = Watched(table="portfolio_state", key="singleton")
+AGENT_HEALTH = Watched(table="agent_health", key="health_id", moment="created_at")
+EQUITY_SNAPSHOTS = Watched(table="equity_snapshots", key="snapshot_id")
+BACKTEST_RESULTS = Watched(table="backtest_results", key="backtest_id", moment="created_at")
+RESEARCH_RUNS = Watched(table="research_runs", key="run_id")
+
+WATCHABLE = (
+    AGENT_HEALTH,
+    BACKTEST_RESULTS,
+    DECISION_TRACES,
+    EMBEDDING_JOBS,
+    EQUITY_SNAPSHOTS,
+    PORTFOLIO_STATE,
+    RESEARCH_RUNS,
+    SIGNAL_EMBEDDINGS,
+    TRADES,
+)
+"""Every table that announces its changes: those that Realtime publishes, and the jobs."""
+
+
+def id_text(value: object) -> str:
+    """Return a key as Postgres writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +160,7 @@ class CatchUp:
                 where=None if since is None else {watched.moment: ("gte", since - OVERLAP)},
                 order=(watched.moment, watched.key),
             )
-            found = {(str(row[watched.key]), row[watched.moment]): None for row in rows}
+            found = {(id_text(row[watched.key]), row[watched.moment]): None for row in rows}
             new = [key for key, moment in found if (key, moment) not in self._seen[watched.table]]
             self._seen[watched.table] = set(found)
             if rows:
@@ -160,6 +188,7 @@ class NotifyFeed:
         self._watched = tuple(watched)
         self._catch_up = CatchUp(gateway, watched)
         self._connection: psycopg.Connection[Any] | None = None
+        self._was_silent = False
 
     def open(self) -> Self:
         """Begin to listen."""
@@ -186,10 +215,14 @@ class NotifyFeed:
             raise StoreUnavailableError("the feed is not open.")
         deadline = time.monotonic() + timeout_seconds
         try:
-            now = self._connection.execute("select clock_timestamp()").fetchone()
+            now, silent = self._connection.execute(_STATE).fetchone() or (None, False)
             notes = list(self._connection.notifies(timeout=max(0.0, deadline - time.monotonic()), stop_after=1))
         except psycopg.OperationalError:
             self._reconnect()
+            return self._catch_up.read()
+        # Once more after the queue has room again, for what came between the last question and that moment.
+        if silent or self._was_silent:
+            self._was_silent = silent
             return self._catch_up.read()
         found: dict[str, dict[str, None]] = {}
         uncounted = set()
@@ -203,7 +236,7 @@ class NotifyFeed:
         if uncounted:
             changes += self._catch_up.read(sorted(uncounted))
         if now is not None:
-            self._catch_up.alive(now[0], [watched.table for watched in self._watched if watched.table not in uncounted])
+            self._catch_up.alive(now, [watched.table for watched in self._watched if watched.table not in uncounted])
         return changes
 
     def _connect(self) -> psycopg.Connection[Any]:

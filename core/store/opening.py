@@ -11,6 +11,7 @@ from core.errors import ConfigurationError
 from core.settings import DEFAULT_PRICES, EmbedderKind, Settings, StoreKind
 from core.store.artifacts import ArtifactStore, FileArtifactStore
 from core.store.chroma_knowledge import ChromaKnowledgeBase, knowledge_path
+from core.store.conninfo import blaming
 from core.store.embedded import EmbeddedPostgres
 from core.store.knowledge import KnowledgeBase, PgKnowledgeBase
 from core.store.links import LinkSigner
@@ -22,6 +23,7 @@ from core.store.sqlite_trade_log import SqliteTradeLog, trade_log_path
 from core.store.storage import SupabaseArtifactStore
 from core.store.trade_log import TradeLog
 from core.store.trading import TradingStore
+from core.telemetry import configure_telemetry
 from core.text import HashedNgramEmbedder, OpenAIEmbedder, TextEmbedder
 from core.text.openai_embedder import MODEL as EMBEDDING_MODEL
 
@@ -116,6 +118,7 @@ def open_store(settings: Settings) -> Store:
     StoreUnavailableError
         If the database cannot be started or reached.
     """
+    configure_telemetry(settings)
     if settings.store_kind is StoreKind.SQLITE:
         return _open_files(settings)
     server: EmbeddedPostgres | None = None
@@ -130,7 +133,7 @@ def open_store(settings: Settings) -> Store:
     with ExitStack() as undo:
         if server is not None:
             undo.callback(server.stop)
-        migrated = [] if conninfo is None else apply_migrations(conninfo)
+        migrated = [] if conninfo is None else _migrate(settings, conninfo)
         service: PostgresGateway | SupabaseGateway
         researcher: PostgresGateway | SupabaseGateway | None
         if settings.store_kind is StoreKind.SUPABASE:
@@ -211,6 +214,13 @@ def _embedder(settings: Settings, *, bill_to: ResearchStore | None) -> TextEmbed
         max_retries=settings.llm_max_retries,
         on_usage=bill,
     )
+
+
+def _migrate(settings: Settings, conninfo: str) -> list[str]:
+    if settings.store_kind is StoreKind.EMBEDDED:
+        return apply_migrations(conninfo)
+    with blaming("SUPABASE_DB_URL" if settings.store_kind is StoreKind.SUPABASE else "AQF_DATABASE_URL", conninfo):
+        return apply_migrations(conninfo)
 
 
 def _researcher(settings: Settings, conninfo: str | None) -> PostgresGateway | SupabaseGateway | None:

@@ -23,6 +23,7 @@ from core.errors import StoreConflictError, StoreError, StoreUnavailableError
 from core.store.demands import check_condition, conditions, in_utc, shared_columns
 from core.store.gateway import Row, Where
 from core.store.packing import UnpackableError, check_integers, pack_rows
+from core.store.spans import traced
 
 _SQL_OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _UNREACHABLE = ("08", "28", "3D", "53", "57P")
@@ -58,6 +59,7 @@ def _text(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+@traced
 class PostgresGateway:
     """Reach Postgres as one role.
 

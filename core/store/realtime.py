@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from core.errors import StoreUnavailableError
-from core.store.events import CatchUp, Change, Watched
+from core.store.events import CatchUp, Change, Watched, id_text
 from core.store.gateway import Gateway
 
 _PATIENCE_SECONDS = 60.0
@@ -97,7 +97,7 @@ class RealtimeFeed:
         if key is None:
             return self._catch_up.read([watched.table])
         self._catch_up.alive(datetime.fromisoformat(message["commit_timestamp"]), [watched.table])
-        return [Change(table=watched.table, ids=(str(key),))]
+        return [Change(table=watched.table, ids=(id_text(key),))]
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -24,6 +24,7 @@ from core.store.demands import check_condition, conditions, shared_columns
 from core.store.gateway import Row, Where
 from core.store.json_values import decode_value, encode_value, literal
 from core.store.keys import check_key, sign_token
+from core.store.spans import traced
 
 if TYPE_CHECKING:
     import httpx
@@ -46,6 +47,7 @@ _TOKEN_SECONDS = 600
 _BUSY = (502, 503, 504, 520)
 
 
+@traced
 class SupabaseGateway:
     """Reach a Supabase project over HTTP as one role.
 

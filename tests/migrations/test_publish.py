@@ -54,6 +54,34 @@ def test_a_publication_that_is_there_is_added_to_and_one_of_everything_left_alon
         assert published(connection) > PUBLISHED | {"mine", "fills"}
 
 
+def test_who_may_not_create_the_publication_gets_everything_else(owner: psycopg.Connection, database: str) -> None:
+    tables = ["agent_health", "decision_traces", "macro_context", "portfolio_positions", "portfolio_state", "signals"]
+    owner.execute("drop publication supabase_realtime")
+    owner.execute("create role limited_owner login nosuperuser")
+    owner.execute("grant create, usage on schema public to limited_owner")
+    for table in [*tables, "ticker_map", "trades"]:
+        owner.execute(f"drop policy anon_reads on {table}")  # type: ignore[call-overload]
+        owner.execute(f"alter table {table} owner to limited_owner")  # type: ignore[call-overload]
+    owner.execute("alter function close_anon_access() owner to limited_owner")
+    with psycopg.connect(make_conninfo(database, user="limited_owner"), autocommit=True) as limited:
+        run(limited, SUPABASE / "migrations" / "20240902007000_publish_and_expose.sql")
+        assert limited.execute("select count(*) from pg_publication").fetchone() == (0,)
+        assert limited.execute("select count(*) from pg_policies where policyname = 'anon_reads'").fetchone() == (8,)
+    run(owner, SUPABASE / "migrations" / "20240902007000_publish_and_expose.sql")
+    assert published(owner) == PUBLISHED
+
+
+def test_a_publication_of_somebody_else_is_left_alone(owner: psycopg.Connection, database: str) -> None:
+    owner.execute("drop publication supabase_realtime")
+    owner.execute("create publication supabase_realtime for table ticker_map")
+    owner.execute("create role other_owner login nosuperuser")
+    owner.execute("grant create on schema public to other_owner")
+    with psycopg.connect(make_conninfo(database, user="other_owner"), autocommit=True) as other:
+        body = (SUPABASE / "migrations" / "20240902007000_publish_and_expose.sql").read_text()
+        other.execute(body[: body.index("$$;") + 3])  # type: ignore[call-overload]
+    assert published(owner) == {"ticker_map"}
+
+
 def test_buckets_are_private_where_there_is_storage(empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("create schema storage")
@@ -118,7 +146,7 @@ def test_a_database_of_the_first_release_is_upgraded_and_keeps_its_rows(empty_da
     assert apply_migrations(empty_database, first)[-1] == "20240901008000"
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("insert into agent_state (agent_id, state) values ('planner', '{\"kept\": true}')")
-        assert apply_migrations(empty_database) == [m.version for m in migrations[len(first) :]]
+        assert apply_migrations(empty_database) == [m.version for m in migrations if m not in first]
         assert connection.execute("select state from agent_state").fetchall() == [({"kept": True},)]
         assert connection.execute("select count(*) from trade_hit_rates").fetchone() == (0,)
 

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -59,6 +60,33 @@ def test_a_connection_that_is_cut_is_replaced(gateway: PostgresGateway, owner: p
     with pytest.raises(StoreUnavailableError, match="the database cannot be reached"):
         gateway.select("things")
     assert len(gateway.select("things")) == 3
+
+
+@pytest.mark.parametrize("verb", ["insert", "upsert", "append"])
+def test_a_server_that_goes_away_in_the_middle_of_a_batch_leaves_nothing(
+    gateway: PostgresGateway, owner: psycopg.Connection, verb: str
+) -> None:
+    rows = [
+        {"id": i, "name": str(i), "value": 0.0, "meta": None, "flag": None, "at": None} for i in range(1, 12_001)
+    ]  # more than one statement's parameters
+    write = {
+        "insert": lambda: gateway.insert("things", rows),
+        "upsert": lambda: gateway.upsert("things", rows, on_conflict=("id",)),
+        "append": lambda: gateway.upsert("things", rows, on_conflict=()),
+    }[verb]
+    working = "pid from pg_stat_activity where application_name = 'aqf' and wait_event_type = 'Lock'"
+    with psycopg.connect(owner.info.dsn) as other, ThreadPoolExecutor(1) as pool:
+        # The batch waits at this row until it is known whether it stays: by then 11,999 rows are on their way.
+        other.execute("insert into things (id, name) values (12000, 'in the way')")
+        future = pool.submit(write)
+        while owner.execute(f"select count(*) from (select {working}) w").fetchone() == (0,):  # type: ignore[call-overload]
+            assert not future.done()
+        owner.execute(f"select pg_terminate_backend(pid) from (select {working}) w")  # type: ignore[call-overload]
+        with pytest.raises(StoreUnavailableError, match="the database cannot be reached"):
+            future.result(timeout=60)
+        other.rollback()
+    assert owner.execute("select count(*) from things").fetchone() == (0,)
+    assert write() in (12_000, gateway.select("things", order=("id",)))
 
 
 def test_a_gateway_acts_as_its_role(database: str, gateway: PostgresGateway) -> None:

@@ -669,6 +669,13 @@ RECOMPUTE = "update trials t set row_hash = trial_row_hash(t) where trial_id = 3
                 5: "is missing, though its result is there",
             },
         ),
+        (
+            [
+                "update trials set trial_id = case trial_id when 2 then 30 else 2 end where trial_id in (2, 3)",
+                "update trials set trial_id = 3 where trial_id = 30",
+            ],
+            dict.fromkeys((2, 3, 4), "does not follow its predecessor"),
+        ),
     ],
     ids=[
         "sharpe",
@@ -683,6 +690,7 @@ RECOMPUTE = "update trials t set row_hash = trial_row_hash(t) where trial_id = 3
         "result",
         "metrics",
         "renumbered",
+        "reordered",
     ],
 )
 def test_tampering_is_named(store: Store, owner: psycopg.Connection, statements: list[str], named: dict[int, str]) -> None:

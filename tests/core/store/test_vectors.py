@@ -362,6 +362,18 @@ def test_a_wide_vector_with_much_meta_is_stored_and_announced_by_its_id(
     assert len(stored(store)[0]["meta"]["notes"]) == 100_000
 
 
+@pytest.mark.parametrize("column", ["meta", "label"])
+def test_more_json_than_a_column_holds_is_refused_by_its_name_with_the_whole_batch(
+    store: Store, dataset: Dataset, column: str
+) -> None:
+    announce(store.researcher, dataset)
+    good, large = window(dataset), window(dataset, day=1)
+    large[column] = large[column] | {"notes": "x" * 2**20}
+    with pytest.raises(StoreError, match=f"signal_embeddings_{column}_fits"):
+        store.researcher.save_embeddings([good, large])
+    assert stored(store) == []
+
+
 @pytest.mark.parametrize("n", [100, 101, 500])
 def test_many_windows_are_one_message_that_fits(store: Store, dataset: Dataset, owner: psycopg.Connection, n: int) -> None:
     announce(store.researcher, dataset)
