@@ -55,7 +55,7 @@ def pack_rows(rows: Sequence[Row], columns: Sequence[str], types: Sequence[str])
     count = struct.pack(">h", len(columns))
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = rows[start : start + _BLOCK_ROWS]
-        packed = [repeat(count)]
+        packed: list[Iterator[bytes]] = [repeat(count)]
         try:
             for column, name in zip(columns, types, strict=True):
                 values = [row[column] for row in block]
