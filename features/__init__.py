@@ -4,17 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from features.engine import compute
+    from features.engine import compute, compute_each
     from features.expression import Expression, parse
     from features.leaks import LeakReport, check_leaks
 
-__all__ = ["Expression", "LeakReport", "check_leaks", "compute", "parse"]
+__all__ = ["Expression", "LeakReport", "check_leaks", "compute", "compute_each", "parse"]
 
 _HOME = {
     "Expression": "features.expression",
     "LeakReport": "features.leaks",
     "check_leaks": "features.leaks",
     "compute": "features.engine",
+    "compute_each": "features.engine",
     "parse": "features.expression",
 }
 
