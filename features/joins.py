@@ -69,7 +69,7 @@ def window_statistic(
             out[t, j] = np.nan
     if window > n_bars:
         return
-    rows = max(_TILE // _STRIP, 3 * window)
+    rows = min(max(_TILE // _STRIP, 3 * window), n_bars)
     states = np.empty((4, _width(statistic), rows * _STRIP))
     apart = np.empty((2, rows * _STRIP))
     step = rows - window + 1

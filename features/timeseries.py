@@ -45,7 +45,9 @@ def ts_sum(x: FloatArray, window: int) -> FloatArray:
 
 
 def ts_mean(x: FloatArray, window: int) -> FloatArray:
-    return ts_sum(x, window) / window
+    out = ts_sum(x, window)
+    out /= window
+    return out
 
 
 def ts_min(x: FloatArray, window: int) -> FloatArray:
@@ -103,7 +105,9 @@ def decay_linear(x: FloatArray, window: int) -> FloatArray:
 def ewma(x: FloatArray, halflife: int) -> FloatArray:
     decay: float = 0.5 ** (1.0 / halflife)
     window = EWMA_HALFLIVES * halflife
-    return _statistic(SUM, x, window, decay=decay) / ((1.0 - decay**window) / (1.0 - decay))
+    out = _statistic(SUM, x, window, decay=decay)
+    out /= (1.0 - decay**window) / (1.0 - decay)
+    return out
 
 
 def ts_rank(x: FloatArray, window: int) -> FloatArray:
