@@ -11,15 +11,11 @@ in a folder in qlib's own format (`.bin` files and a calendar) and read by qlib'
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS"):
-    os.environ[_name] = "1"
 
 import numpy as np
 import pandas as pd

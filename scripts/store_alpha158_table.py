@@ -34,7 +34,14 @@ def build_bars() -> dict[str, np.ndarray]:
     high[107, 3] = low[107, 3] = open_[107, 3] = close[107, 3]
     high[112, 3] = high[105:112, 3].max()
     volume[110, 3] = 0.0
-    bars = {"open": open_, "high": high, "low": low, "close": close, "volume": volume, "vwap": ticks((high + low + close) / 3.0)}
+    bars = {
+        "open": open_,
+        "high": high,
+        "low": low,
+        "close": close,
+        "volume": volume,
+        "vwap": ticks((high + low + close) / 3.0),
+    }
     for column in bars.values():
         column[:60, 1] = np.nan
         column[96:98, 2] = np.nan
