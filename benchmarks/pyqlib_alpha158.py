@@ -1,8 +1,8 @@
 """Compute Alpha158 with pyqlib; a program for pyqlib's own Python, because its pins conflict with ours.
 
 ``PYTHON pyqlib_alpha158.py values BARS.npz OUT.npz`` writes what pyqlib computes.
-``PYTHON pyqlib_alpha158.py time BARS.npz`` prints one JSON line of seconds for every line that it reads, so that a benchmark
-may let it take turns with others.
+``PYTHON pyqlib_alpha158.py time BARS.npz`` prints its versions, then reads lines, `compute` or `whole`, and answers each with
+its seconds, so that a benchmark may let it take turns with others. One JSON object a line.
 
 BARS.npz holds float32 arrays `open`, `high`, `low`, `close`, `volume` and `vwap` of shape (n_bars, n_assets). They are stored
 in a folder in qlib's own format (`.bin` files and a calendar) and read by qlib's own provider.
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import qlib
-from qlib.config import C
 from qlib.contrib.data.handler import Alpha158
 from qlib.data import D
 from qlib.data.cache import H
@@ -73,11 +72,10 @@ def compute_values(bars: dict[str, Any], names: list[str], fields: list[str], in
     return out
 
 
-def time_round(fields: list[str], instruments: list[str], n_bars: int) -> dict[str, float]:
-    """Time the arithmetic alone, and qlib's own call from files to a table.
+def time_arithmetic(fields: list[str], instruments: list[str], n_bars: int) -> float:
+    """Return seconds from columns in memory to series, before qlib's cast to float32 and its table.
 
-    The arithmetic starts with the columns in memory and no other value kept; within the round qlib keeps what several features
-    share, as it does by default. Its cast to float32 and its table are not counted.
+    Nothing else is kept from before; within the round qlib keeps what several features share, as it does by default.
     """
     H.clear()
     trees = [ExpressionD.get_expression_instance(field) for field in fields]
@@ -90,10 +88,15 @@ def time_round(fields: list[str], instruments: list[str], n_bars: int) -> dict[s
         for tree in trees:
             tree.load(instrument, 0, n_bars - 1, "day")
         seconds += time.perf_counter() - started
+    return seconds
+
+
+def time_whole(fields: list[str], instruments: list[str]) -> float:
+    """Return seconds of qlib's own call, from files to a table."""
     H.clear()
     started = time.perf_counter()
     D.features(instruments, fields, freq="day")
-    return {"compute": seconds, "whole": time.perf_counter() - started}
+    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -108,10 +111,14 @@ def main() -> None:
             values = compute_values(bars, names, fields, instruments)
             np.savez_compressed(sys.argv[3], values=values, names=np.array(names), version=np.array(qlib.__version__))
             return
-        versions = {"pyqlib": qlib.__version__, "pandas": pd.__version__, "numpy": np.__version__, "kernels": C["kernels"]}
+        versions = {"pyqlib": qlib.__version__, "pandas": pd.__version__, "numpy": np.__version__}
         print(json.dumps(versions), flush=True)
-        for _ in sys.stdin:
-            print(json.dumps(time_round(fields, instruments, len(bars["close"]))), flush=True)
+        for line in sys.stdin:
+            if line.strip() == "compute":
+                seconds = time_arithmetic(fields, instruments, len(bars["close"]))
+            else:
+                seconds = time_whole(fields, instruments)
+            print(json.dumps({"seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":
