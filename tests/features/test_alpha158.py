@@ -22,6 +22,7 @@ THEIRS = dict(zip(TABLE["names"].tolist(), TABLE["values"].astype(float), strict
 START = BARS.n_bars - len(TABLE["values"][0])
 BARS_OF_TABLE = np.arange(START, BARS.n_bars)
 PLAIN, LISTED, GAP = (BARS.symbols.index(name) for name in ("PLAIN", "LISTED", "GAP"))
+NASDAQ = load_dataset("nasdaq").slice(0, 700)
 EXTREMES = ("IMAX", "IMIN", "IMXD")
 
 
@@ -116,6 +117,3 @@ def test_the_average_price_is_the_panels_own_or_the_mean_of_high_low_and_close()
 def test_none_looks_ahead_on_real_prices(name):
     report = check_leaks(ALPHA158[name], NASDAQ, n_cuts=3)
     assert report.passed, report.summary()
-
-
-NASDAQ = load_dataset("nasdaq").slice(0, 700)
