@@ -14,11 +14,20 @@ from features.fields import FloatArray
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
+MOST_COMPARED = 256
+
+(CS_MEAN, DEMEAN, SCALE, ZSCORE) = range(4)
+
 
 def rank(x: FloatArray) -> FloatArray:
     """Rank within the bar from 0 (lowest) to 1 (highest), ties averaged; 0.5 for a symbol that is alone."""
     out = np.full(x.shape, np.nan)
     if x.size == 0:
+        return out
+    if x.shape[1] <= MOST_COMPARED:
+        from features.barkernels import bar_rank
+
+        bar_rank(np.ascontiguousarray(x), 0, out)
         return out
     order = np.argsort(x, axis=1)
     ordered = np.take_along_axis(x, order, axis=1)
@@ -38,6 +47,11 @@ def quantile(x: FloatArray, n: float) -> FloatArray:
     out = np.full(x.shape, np.nan)
     if x.size == 0:
         return out
+    if x.shape[1] <= MOST_COMPARED:
+        from features.barkernels import bar_rank
+
+        bar_rank(np.ascontiguousarray(x), int(n), out)
+        return out
     order = np.argsort(x, axis=1)
     ordered = np.take_along_axis(x, order, axis=1)
     first, last = _runs(_differs(ordered))
@@ -50,27 +64,22 @@ def quantile(x: FloatArray, n: float) -> FloatArray:
 
 def demean(x: FloatArray) -> FloatArray:
     """Subtract the mean of the bar."""
-    return x - _mean(x)
+    return _scaled(x, DEMEAN)
 
 
 def cs_mean(x: FloatArray) -> FloatArray:
     """Give the mean of the bar to every symbol; NaN where all are."""
-    return np.repeat(_mean(x), x.shape[1], axis=1)
+    return _scaled(x, CS_MEAN)
 
 
 def zscore(x: FloatArray) -> FloatArray:
     """Subtract the mean of the bar and divide by its standard deviation (ddof=1); NaN where the bar has no spread."""
-    known = ~np.isnan(x)
-    centred = demean(x)
-    count = known.sum(axis=1, keepdims=True)
-    variance = np.where(known, centred * centred, 0.0).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1)
-    return centred / np.where(_varies(x), np.sqrt(variance), np.nan)
+    return _scaled(x, ZSCORE)
 
 
 def scale(x: FloatArray) -> FloatArray:
     """Divide by the sum of absolute values of the bar; NaN where that sum is zero."""
-    total = np.where(np.isnan(x), 0.0, np.abs(x)).sum(axis=1, keepdims=True)
-    return x / np.where(total > 0.0, total, np.nan)
+    return _scaled(x, SCALE)
 
 
 def winsorize(x: FloatArray, limit: float) -> FloatArray:
@@ -87,68 +96,37 @@ def neutralize(x: FloatArray, factor: FloatArray) -> FloatArray:
 
     Where the factor has no spread only the mean is taken away.
     """
-    x, factor = _paired(x, factor)
-    x = demean(x)
-    centred = demean(factor)
-    known = ~np.isnan(x)
-    product = np.where(known, x * centred, 0.0).sum(axis=1, keepdims=True)
-    square = np.where(known, centred * centred, 0.0).sum(axis=1, keepdims=True)
-    usable = _varies(factor) & (square > 0.0)
-    return x - np.where(usable, product / np.where(usable, square, 1.0), 0.0) * centred
+    from features.barkernels import bar_neutralize
+
+    out = np.empty(x.shape)
+    bar_neutralize(np.ascontiguousarray(x), np.ascontiguousarray(factor), out)
+    return out
 
 
 def group_neutralize(x: FloatArray, group: FloatArray) -> FloatArray:
     """Subtract the mean of the symbols of the bar whose group value is equal."""
-    if x.size == 0:
-        return x.copy()
-    x, group = _paired(x, group)
-    order = np.argsort(group, axis=1, kind="stable")
-    grouped = np.take_along_axis(group, order, axis=1)
-    ordered = np.take_along_axis(x, order, axis=1)
-    number = np.cumsum(_differs(grouped)) - 1
-    known = ~np.isnan(ordered)
-    total = np.bincount(number, weights=np.where(known, ordered, 0.0).ravel())
-    mean = (total / np.maximum(np.bincount(number), 1))[number].reshape(x.shape)
-    out = np.empty(x.shape)
-    np.put_along_axis(out, order, ordered - mean, axis=1)
-    return out
+    return _grouped(x, group, ranked=False)
 
 
 def group_rank(x: FloatArray, group: FloatArray) -> FloatArray:
     """Rank as `rank` among the symbols of the bar whose group value is equal."""
-    out = np.full(x.shape, np.nan)
-    if x.size == 0:
-        return out
-    x, group = _paired(x, group)
-    order = np.lexsort((x, group), axis=1)
-    opens = _differs(np.take_along_axis(group, order, axis=1))
-    start, end = _runs(opens)
-    ordered = np.take_along_axis(x, order, axis=1)
-    first, last = _runs(opens | _differs(ordered))
-    others = end - start
-    scaled = np.where(others > 0, (first + last - 2 * start) / (2.0 * np.maximum(others, 1)), 0.5)
-    np.put_along_axis(out, order, np.where(np.isnan(ordered), np.nan, scaled), axis=1)
+    return _grouped(x, group, ranked=True)
+
+
+def _scaled(x: FloatArray, what: int) -> FloatArray:
+    from features.barkernels import bar_scale
+
+    out = np.empty(x.shape)
+    bar_scale(np.ascontiguousarray(x), what, out)
     return out
 
 
-def _mean(x: FloatArray) -> FloatArray:
-    known = ~np.isnan(x)
-    count = known.sum(axis=1, keepdims=True)
-    total: FloatArray = np.where(known, x, 0.0).sum(axis=1, keepdims=True)
-    return total / np.where(count > 0, count, np.nan)
+def _grouped(x: FloatArray, group: FloatArray, *, ranked: bool) -> FloatArray:
+    from features.barkernels import bar_group
 
-
-def _paired(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    either = np.isnan(x) | np.isnan(y)
-    return np.where(either, np.nan, x), np.where(either, np.nan, y)
-
-
-def _varies(x: FloatArray) -> BoolArray:
-    known = ~np.isnan(x)
-    lowest: FloatArray = np.where(known, x, np.inf).min(axis=1, keepdims=True, initial=np.inf)
-    highest: FloatArray = np.where(known, x, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
-    varies: BoolArray = highest > lowest
-    return varies
+    out = np.empty(x.shape)
+    bar_group(np.ascontiguousarray(x), np.ascontiguousarray(group), ranked, out)
+    return out
 
 
 def _differs(ordered: FloatArray) -> BoolArray:

@@ -1,8 +1,7 @@
-"""Compiled loops of the rolling statistics.
+"""Compiled loops of the statistics that order and count.
 
-Hides numba. Promises that a value depends on nothing outside its window, bit for bit, wherever the series is cut: windows
-are joined, ordered or counted, and nothing is ever subtracted again. So a huge value leaves no trace once it is out of the
-window, and a constant window has exactly no variance.
+Hides numba. Promises that a value depends on nothing outside its window, bit for bit, wherever the series is
+cut: values are compared, ordered or counted anew.
 """
 
 from __future__ import annotations
@@ -12,89 +11,44 @@ from numba import njit
 
 from features.fields import FloatArray
 
-
-@njit(cache=True, nogil=True)
-def join_moments(left: FloatArray, left_bars: int, right: FloatArray, right_bars: int) -> None:
-    """Join the central moments of neighbouring windows, in place of `left` [1]_.
-
-    Arrays of shape (n_windows, 2 or 4, n_assets): mean, then sums of squared (third, fourth) powers of deviations.
-
-    References
-    ----------
-    .. [1] Pebay, P. (2008). Formulas for robust, one-pass parallel computation of covariances and arbitrary-order
-       statistical moments. Sandia report SAND2008-6212, equations 2.1 and 3.1.
-    """
-    a = float(left_bars)
-    b = float(right_bars)
-    n = a + b
-    four = left.shape[1] == 4
-    for t in range(left.shape[0]):
-        for j in range(left.shape[2]):
-            d = right[t, 0, j] - left[t, 0, j]
-            step = d / n
-            a2 = left[t, 1, j]
-            b2 = right[t, 1, j]
-            left[t, 0, j] += b * step
-            left[t, 1, j] = a2 + b2 + d * step * (a * b)
-            if four:
-                a3 = left[t, 2, j]
-                b3 = right[t, 2, j]
-                left[t, 2, j] = a3 + b3 + d * step * step * (a * b * (a - b)) + 3.0 * step * (a * b2 - b * a2)
-                left[t, 3, j] = (
-                    left[t, 3, j]
-                    + right[t, 3, j]
-                    + d * step * step * step * (a * b * (a * a - a * b + b * b))
-                    + 6.0 * step * step * (a * a * b2 + b * b * a2)
-                    + 4.0 * step * (a * b3 - b * a3)
-                )
+_TILE = 1024
 
 
 @njit(cache=True, nogil=True)
-def join_comoments(left: FloatArray, left_bars: int, right: FloatArray, right_bars: int) -> None:
-    """Join the co-moments of neighbouring windows, in place of `left` (as `join_moments`).
-
-    Arrays of shape (n_windows, 5, n_assets): means of y and x, then sums of yy, xx and xy deviations.
-    """
-    n = float(left_bars + right_bars)
-    share = right_bars / n
-    weight = left_bars * share
-    for t in range(left.shape[0]):
-        for j in range(left.shape[2]):
-            dy = right[t, 0, j] - left[t, 0, j]
-            dx = right[t, 1, j] - left[t, 1, j]
-            left[t, 0, j] += share * dy
-            left[t, 1, j] += share * dx
-            left[t, 2, j] += right[t, 2, j] + weight * (dy * dy)
-            left[t, 3, j] += right[t, 3, j] + weight * (dx * dx)
-            left[t, 4, j] += right[t, 4, j] + weight * (dx * dy)
-
-
-@njit(cache=True, nogil=True)
-def window_rank(columns: FloatArray, window: int, out: FloatArray) -> None:
+def window_rank(x: FloatArray, window: int, out: FloatArray) -> None:
     """Write the rank of the current value in its window, 0 lowest, 1 highest, ties averaged.
 
-    `columns` has shape (n_assets, n_bars), `out` has shape (n_bars, n_assets) and comes filled with NaN; so below.
+    Both arrays have shape (n_bars, n_assets). The lags are worked through one after the other over many values at once.
     """
-    n_assets, n_bars = columns.shape
-    for j in range(n_assets):
-        x = columns[j]
-        clean = 0
-        for t in range(n_bars):
-            value = x[t]
-            clean = 0 if np.isnan(value) else clean + 1
-            if clean < window:
-                continue
-            below = 0
-            above = 0
-            for k in range(t - window + 1, t + 1):
-                below += x[k] < value
-                above += x[k] > value
-            out[t, j] = 0.5 + (below - above) / (2.0 * (window - 1))
+    n_bars, n_assets = x.shape
+    flat = x.reshape(-1)
+    result = out.reshape(-1)
+    ahead = np.empty(_TILE)
+    for start in range(min(window - 1, n_bars) * n_assets, flat.size, _TILE):
+        n = min(_TILE, flat.size - start)
+        now = flat[start : start + n]
+        for i in range(n):
+            ahead[i] = 0.0
+        for lag in range(1, window):
+            then = flat[start - lag * n_assets :]
+            for i in range(n):
+                ahead[i] += (1.0 if then[i] < now[i] else 0.0) - (1.0 if then[i] > now[i] else 0.0)
+        for i in range(n):
+            result[start + i] = 0.5 + ahead[i] / (2.0 * (window - 1))
+    clean = np.zeros(n_assets, dtype=np.int64)
+    for t in range(n_bars):
+        for j in range(n_assets):
+            clean[j] = clean[j] + 1 if x[t, j] == x[t, j] else 0
+            if clean[j] < window:
+                out[t, j] = np.nan
 
 
 @njit(cache=True, nogil=True)
 def window_age(columns: FloatArray, window: int, sign: float, out: FloatArray) -> None:
-    """Write how many bars ago the window's minimum of ``sign * x`` was; the latest of equals."""
+    """Write how many bars ago the window's minimum of ``sign * x`` was; the latest of equals.
+
+    `columns` has shape (n_assets, n_bars), `out` has shape (n_bars, n_assets) and comes filled with NaN; so below.
+    """
     n_assets, n_bars = columns.shape
     for j in range(n_assets):
         x = columns[j]
@@ -118,64 +72,88 @@ def window_age(columns: FloatArray, window: int, sign: float, out: FloatArray) -
 
 @njit(cache=True, nogil=True)
 def window_quantile(columns: FloatArray, window: int, level: float, out: FloatArray) -> None:
-    """Write the quantile of each window, linear between neighbours; the window is kept sorted as it moves."""
+    """Write the quantile of each window, linear between neighbours; the window is kept sorted as it moves.
+
+    The sorted values stand between minus and plus infinity. To take one out and put one in, every place looks at its
+    neighbours only, without a branch, which is much quicker than searching.
+    """
     n_assets, n_bars = columns.shape
-    ordered = np.empty(window)
+    padded = (window // 16 + 1) * 16
+    ordered = np.empty(padded + 2)
+    moved = np.empty(padded + 2)
     place = level * (window - 1)
-    below = int(np.floor(place))
-    above = min(below + 1, window - 1)
+    low = int(np.floor(place))
+    high = min(low + 1, window - 1)
     for j in range(n_assets):
         x = columns[j]
         clean = 0
+        ordered[:] = np.inf
+        moved[:] = np.inf
+        ordered[0] = -np.inf
+        moved[0] = -np.inf
         for t in range(n_bars):
             value = x[t]
             if np.isnan(value):
+                if clean > 0:
+                    ordered[1:] = np.inf
                 clean = 0
                 continue
-            if clean < window:
-                free = clean
-                held = clean
-            else:
-                leaving = x[t - window]
-                low, high = 0, window - 1
-                while low < high:
-                    middle = (low + high) // 2
-                    if ordered[middle] < leaving:
-                        low = middle + 1
-                    else:
-                        high = middle
-                free = low
-                held = window - 1
-            while free < held and ordered[free + 1] < value:
-                ordered[free] = ordered[free + 1]
-                free += 1
-            while free > 0 and ordered[free - 1] > value:
-                ordered[free] = ordered[free - 1]
-                free -= 1
-            ordered[free] = value
+            leaving = x[t - window] if clean >= window else np.inf
+            before = ordered
+            here = ordered[1:]
+            after = ordered[2:]
+            target = moved[1:]
+            for k in range(padded):
+                left = before[k] if before[k] < leaving else here[k]
+                right = here[k] if here[k] < leaving else after[k]
+                least = right if right < value else value
+                target[k] = left if left > least else least
+            ordered, moved = moved, ordered
             clean += 1
             if clean >= window:
-                out[t, j] = ordered[below] + (place - below) * (ordered[above] - ordered[below])
+                below = ordered[1 + low]
+                out[t, j] = below + (place - low) * (ordered[1 + high] - below)
 
 
 @njit(cache=True, nogil=True)
-def window_deviation(columns: FloatArray, window: int, out: FloatArray) -> None:
-    """Write the mean absolute deviation of each window from its mean."""
-    n_assets, n_bars = columns.shape
-    for j in range(n_assets):
-        x = columns[j]
-        clean = 0
-        for t in range(n_bars):
-            value = x[t]
-            clean = 0 if np.isnan(value) else clean + 1
-            if clean < window:
-                continue
-            # Measured from the current value, so that the mean of a constant window is exact.
-            away = 0.0
-            for k in range(t - window + 1, t + 1):
-                away += x[k] - value
-            mean = value + away / window
-            total = 0.0
-            for k in range(t - window + 1, t + 1):
-                total += abs(x[k] - mean)
-            out[t, j] = total / window
+def window_deviation(x: FloatArray, window: int, out: FloatArray) -> None:
+    """Write the mean absolute deviation of each window from its mean; both arrays have shape (n_bars, n_assets).
+
+    Measured from the current value, so that the mean of a constant window is exact.
+    """
+    n_bars, n_assets = x.shape
+    flat = x.reshape(-1)
+    result = out.reshape(-1)
+    first = min(window - 1, n_bars) * n_assets
+    result[:first] = np.nan
+    mean = np.empty(_TILE)
+    total = np.empty(_TILE)
+    for start in range(first, flat.size, _TILE):
+        n = min(_TILE, flat.size - start)
+        now = flat[start : start + n]
+        total[:] = 0.0
+        for lag in range(window - 1, 0, -1):
+            then = flat[start - lag * n_assets :]
+            for i in range(n):
+                total[i] += then[i] - now[i]
+        for i in range(n):
+            mean[i] = now[i] + total[i] / window
+            total[i] = 0.0
+        for lag in range(window - 1, -1, -1):
+            then = flat[start - lag * n_assets :]
+            for i in range(n):
+                total[i] += abs(then[i] - mean[i])
+        for i in range(n):
+            result[start + i] = total[i] / window
+
+
+@njit(cache=True, nogil=True)
+def fill_forward(x: FloatArray, lag: int, out: FloatArray) -> None:
+    """Write the last value that is not NaN and at most `lag` bars old; both arrays have shape (n_bars, n_assets)."""
+    n_bars, n_assets = x.shape
+    latest = np.full(n_assets, -lag - 1)
+    for t in range(n_bars):
+        for j in range(n_assets):
+            if not np.isnan(x[t, j]):
+                latest[j] = t
+            out[t, j] = x[latest[j], j] if t - latest[j] <= lag else np.nan

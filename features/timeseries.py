@@ -11,16 +11,19 @@ the error grows with the logarithm of the window only, and the work too.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from features.fields import FloatArray
 
+IntArray = npt.NDArray[np.int64]
+
 EWMA_HALFLIVES = 6
 
-_Join = Callable[[FloatArray, int, FloatArray, int], None]
+(SUM, LOWEST, HIGHEST, PRODUCT, VAR, STD, ZSCORE, SKEW, KURT) = range(9)
+(COV, BETA, RESID, CORR, SLOPE, WEIGHTED, DETREND, RSQUARE) = range(9, 17)
 
 
 def delay(x: FloatArray, lag: int) -> FloatArray:
@@ -38,7 +41,7 @@ def pct_change(x: FloatArray, lag: int) -> FloatArray:
 
 
 def ts_sum(x: FloatArray, window: int) -> FloatArray:
-    return _reduce(x, window, np.add)
+    return _statistic(SUM, x, window)
 
 
 def ts_mean(x: FloatArray, window: int) -> FloatArray:
@@ -46,83 +49,68 @@ def ts_mean(x: FloatArray, window: int) -> FloatArray:
 
 
 def ts_min(x: FloatArray, window: int) -> FloatArray:
-    return _reduce(x, window, np.minimum)
+    return _statistic(LOWEST, x, window)
 
 
 def ts_max(x: FloatArray, window: int) -> FloatArray:
-    return _reduce(x, window, np.maximum)
+    return _statistic(HIGHEST, x, window)
 
 
 def ts_var(x: FloatArray, window: int) -> FloatArray:
-    return _moments(x, window, 2)[:, 1] / (window - 1)
+    return _statistic(VAR, x, window)
 
 
 def ts_std(x: FloatArray, window: int) -> FloatArray:
-    std: FloatArray = np.sqrt(ts_var(x, window))
-    return std
+    return _statistic(STD, x, window)
 
 
 def ts_zscore(x: FloatArray, window: int) -> FloatArray:
-    moments = _moments(x, window, 2)
-    return (x - moments[:, 0]) / _spread(moments[:, 1] / (window - 1))
+    return _statistic(ZSCORE, x, window)
 
 
 def ts_skew(x: FloatArray, window: int) -> FloatArray:
-    moments = _moments(x, window, 4)
-    spread = _spread(moments[:, 1])
-    return window * math.sqrt(window - 1.0) / (window - 2) * (moments[:, 2] / spread / spread / spread)
+    return _statistic(SKEW, x, window)
 
 
 def ts_kurt(x: FloatArray, window: int) -> FloatArray:
-    moments = _moments(x, window, 4)
-    spread = _spread(moments[:, 1])
-    raw = (window + 1.0) * window * (moments[:, 3] / spread / spread / spread / spread)
-    return (window - 1.0) / ((window - 2.0) * (window - 3.0)) * (raw - 3.0 * (window - 1.0))
+    return _statistic(KURT, x, window)
 
 
 def ts_cov(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    return _comoments(y, x, window)[:, 4] / (window - 1)
+    return _statistic(COV, y, window, x)
 
 
 def ts_corr(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    comoments = _comoments(y, x, window)
-    return np.clip(comoments[:, 4] / _spread(comoments[:, 2]) / _spread(comoments[:, 3]), -1.0, 1.0)
+    return _statistic(CORR, y, window, x)
 
 
 def ts_beta(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    comoments = _comoments(y, x, window)
-    return comoments[:, 4] / comoments[:, 3]
+    return _statistic(BETA, y, window, x)
 
 
 def ts_resid(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    comoments = _comoments(y, x, window)
-    return (y - comoments[:, 0]) - comoments[:, 4] / comoments[:, 3] * (x - comoments[:, 1])
+    return _statistic(RESID, y, window, x)
 
 
 def ts_slope(x: FloatArray, window: int) -> FloatArray:
-    return _trend(x, window)[:, 1] / (window * (window * window - 1.0) / 12.0)
+    return _statistic(SLOPE, x, window)
 
 
 def decay_linear(x: FloatArray, window: int) -> FloatArray:
-    trend = _trend(x, window)
-    return trend[:, 0] + trend[:, 1] / (window * (window + 1.0) / 2.0)
+    return _statistic(WEIGHTED, x, window)
 
 
 def ewma(x: FloatArray, halflife: int) -> FloatArray:
     decay: float = 0.5 ** (1.0 / halflife)
     window = EWMA_HALFLIVES * halflife
-
-    def join(left: FloatArray, _: int, right: FloatArray, right_bars: int) -> None:
-        left[:] = left * decay**right_bars + right
-
-    return _windows(x.copy(), window, join) / ((1.0 - decay**window) / (1.0 - decay))
+    return _statistic(SUM, x, window, decay=decay) / ((1.0 - decay**window) / (1.0 - decay))
 
 
 def ts_rank(x: FloatArray, window: int) -> FloatArray:
     from features.kernels import window_rank
 
-    out = np.full(x.shape, np.nan)
-    window_rank(_columns(x), window, out)
+    out = np.empty(x.shape)
+    window_rank(np.ascontiguousarray(x), window, out)
     return out
 
 
@@ -157,78 +145,36 @@ def atr(high: FloatArray, low: FloatArray, close: FloatArray, window: int) -> Fl
     return ts_mean(np.maximum(high, before) - np.minimum(low, before), window)
 
 
-def _windows(bars: FloatArray, window: int, join: _Join) -> FloatArray:
-    """Join one-bar states, bars along the first axis, into the states of all windows; NaN where there is no window.
+def _statistic(statistic: int, y: FloatArray, window: int, x: FloatArray | None = None, *, decay: float = 1.0) -> FloatArray:
+    from features.joins import window_statistic
 
-    `join` overwrites its first argument with the join of the first (earlier) and the third (later) windows, which may
-    share memory; `bars` is used up, because fresh memory for every step would cost several times the arithmetic.
-    """
-    n_bars = len(bars)
-    out = np.full(bars.shape, np.nan)
-    if window > n_bars:
-        return out
-    block, size = bars, 1
-    joined: FloatArray | None = None
-    covered = 0
-    while True:
-        if window & size:
-            if joined is None:
-                joined = block if size == window else block.copy()
-            else:
-                joined = joined[: n_bars - covered - size + 1]
-                join(joined, covered, block[covered:], size)
-            covered += size
-        if covered == window:
-            break
-        join(block[:-size], size, block[size:], size)
-        block = block[:-size]
-        size *= 2
-    out[window - 1 :] = joined
+    out = np.empty(y.shape)
+    y = np.ascontiguousarray(y)
+    window_statistic(statistic, y, y if x is None else np.ascontiguousarray(x), window, _plan(window), decay, out)
     return out
 
 
-def _reduce(x: FloatArray, window: int, ufunc: np.ufunc) -> FloatArray:
-    def join(left: FloatArray, _: int, right: FloatArray, __: int) -> None:
-        ufunc(left, right, out=left)
-
-    return _windows(x.copy(), window, join)
-
-
-def _moments(x: FloatArray, window: int, order: int) -> FloatArray:
-    from features.kernels import join_moments
-
-    return _windows(_states(order, x), window, join_moments)
-
-
-def _comoments(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    from features.kernels import join_comoments
-
-    return _windows(_states(5, y, x), window, join_comoments)
-
-
-def _trend(x: FloatArray, window: int) -> FloatArray:
-    """Mean of each window, and the sum of its values times their distance from its middle."""
-
-    def join(left: FloatArray, left_bars: int, right: FloatArray, right_bars: int) -> None:
-        step = right[:, 0] - left[:, 0]
-        left[:, 1] += right[:, 1]
-        left[:, 1] += left_bars * right_bars / 2.0 * step
-        left[:, 0] += right_bars / (left_bars + right_bars) * step
-
-    return _windows(_states(2, x), window, join)
-
-
-def _states(width: int, *means: FloatArray) -> FloatArray:
-    """States of one-bar windows, shape (n_bars, width, n_assets): the values as means, NaN or zero elsewhere."""
-    states = np.empty((len(means[0]), width, means[0].shape[1]))
-    for place, mean in enumerate(means):
-        states[:, place] = mean
-    states[:, len(means) :] = 0.0
-    return states
-
-
-def _spread(variance: FloatArray) -> FloatArray:
-    return np.sqrt(np.where(variance > 0.0, variance, np.nan))
+@cache
+def _plan(window: int) -> IntArray:
+    """List the joins that lead to a window, as `features.joins.window_statistic` wants them."""
+    steps: list[tuple[int, int, int, int, int]] = []
+    block, size = 0, 1
+    joined, covered = 0, 0
+    while True:
+        if window & size:
+            if covered:
+                free = min({1, 2, 3} - {block, joined})
+                steps.append((joined, covered, block, size, free))
+                joined = free
+            else:
+                joined = block
+            covered += size
+        if covered == window:
+            return np.array(steps, dtype=np.int64).reshape(-1, 5)
+        free = min({1, 2, 3} - {block, joined})
+        steps.append((block, size, block, size, free))
+        block = free
+        size *= 2
 
 
 def _columns(x: FloatArray) -> FloatArray:
@@ -244,31 +190,30 @@ def _age(x: FloatArray, window: int, sign: float) -> FloatArray:
 
 
 def ffill(x: FloatArray, lag: int) -> FloatArray:
-    bars = np.arange(len(x))[:, None]
-    latest = np.maximum.accumulate(np.where(np.isnan(x), -1, bars), axis=0)
-    return np.where((latest >= 0) & (bars - latest <= lag), np.take_along_axis(x, np.maximum(latest, 0), axis=0), np.nan)
+    from features.kernels import fill_forward
+
+    out = np.empty(x.shape)
+    fill_forward(np.ascontiguousarray(x), lag, out)
+    return out
 
 
 def ts_prod(x: FloatArray, window: int) -> FloatArray:
-    return _reduce(x, window, np.multiply)
+    return _statistic(PRODUCT, x, window)
 
 
 def ts_rsquare(x: FloatArray, window: int) -> FloatArray:
-    spread = _spread(_moments(x, window, 2)[:, 1])
-    correlation = _trend(x, window)[:, 1] / math.sqrt(window * (window * window - 1.0) / 12.0) / spread
-    return np.minimum(correlation * correlation, 1.0)
+    return _statistic(RSQUARE, x, window)
 
 
 def ts_detrend(x: FloatArray, window: int) -> FloatArray:
-    trend = _trend(x, window)
-    return (x - trend[:, 0]) - trend[:, 1] / (window * (window + 1.0) / 6.0)
+    return _statistic(DETREND, x, window)
 
 
 def ts_mad(x: FloatArray, window: int) -> FloatArray:
     from features.kernels import window_deviation
 
-    out = np.full(x.shape, np.nan)
-    window_deviation(_columns(x), window, out)
+    out = np.empty(x.shape)
+    window_deviation(np.ascontiguousarray(x), window, out)
     return out
 
 
