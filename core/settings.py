@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     supabase_jwt_secret: SecretStr | None = Field(default=None, validation_alias="SUPABASE_JWT_SECRET")
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    ray_address: str | None = Field(default=None)
     llm_model: str = Field(default="gpt-5-mini")
     llm_timeout_seconds: float = Field(default=120.0, gt=0)
     llm_max_retries: int = Field(default=2, ge=0, le=10)
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
         "supabase_jwt_secret",
         "openai_api_key",
         "openai_base_url",
+        "ray_address",
         mode="before",
     )
     @classmethod

@@ -1,27 +1,48 @@
 """Evaluates expressions over a Panel.
 
-Hides the order of evaluation. Promises that a sub-expression that occurs several times in one call, in one expression or
-across many, is computed once, and that intermediate arrays are let go after their last use.
+Hides the order of evaluation, threads and memory. Promises that a sub-expression that occurs several times in one call, in
+one expression or across many, is computed once as long as the memory budget lets it be kept, and that the numbers are the
+same bits whatever the number of threads, the budget, the batches or the engine.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from core.errors import ExpressionError
+from core.errors import ConfigurationError, DataError, ExpressionError
+from features.evaluation import Evaluation
 from features.expression import Expression, parse
-from features.fields import FloatArray, load_field
-from features.node import Node
+from features.fields import FloatArray
 
 if TYPE_CHECKING:
     from core.market.panel import Panel
 
+Engine = Literal["local", "ray"]
+Progress = Callable[[int, int], None]
 
-def compute(expression: str | Expression | Sequence[str | Expression], panel: Panel) -> FloatArray:
+ENGINES = ("local", "ray")
+
+_FEWEST_CELLS_PER_THREAD = 20_000
+_SCRATCH_ARRAYS = 4
+_UNASKED_BYTES = 256 * 2**20
+_T = TypeVar("_T")
+
+
+def compute(
+    expression: str | Expression | Sequence[str | Expression],
+    panel: Panel,
+    *,
+    threads: int | None = None,
+    memory_budget: int | None = None,
+    engine: Engine = "local",
+    on_progress: Progress | None = None,
+) -> FloatArray:
     """Compute one or many features.
 
     Parameters
@@ -30,6 +51,16 @@ def compute(expression: str | Expression | Sequence[str | Expression], panel: Pa
         What to compute. Text may read the columns of ``panel.extra``.
     panel : Panel
         Bars to read.
+    threads : int, optional
+        Expressions to work on at a time; None for as many as there are processors, fewer for a small panel.
+    memory_budget : int, optional
+        Bytes that the result and everything in between may take, the panel not counted; None for three quarters of the
+        memory that is free now. Values that are needed again are let go and recomputed if they do not fit.
+    engine : {"local", "ray"}, default="local"
+        Where to compute: in this process, or in batches on a Ray cluster (`features.ray_engine`), where `threads` and the
+        budget hold for each batch.
+    on_progress : callable of (done, total), optional
+        Called in the caller's thread after each expression (each batch on Ray).
 
     Returns
     -------
@@ -43,11 +74,96 @@ def compute(expression: str | Expression | Sequence[str | Expression], panel: Pa
         If a text cannot be accepted.
     MissingDataError
         If the panel lacks a column that is read.
+    DataError
+        If the result cannot fit into the budget, or `threads` is not positive.
+    ConfigurationError
+        If there is no such engine, Ray is not installed, or the cluster fails.
     """
-    if isinstance(expression, str | Expression):
-        single: FloatArray = _evaluate([_as_expression(expression, panel)], panel)[0]
-        return single
-    return _evaluate([_as_expression(item, panel) for item in expression], panel)
+    single = isinstance(expression, str | Expression)
+    items = [expression] if isinstance(expression, str | Expression) else expression
+    expressions = [_as_expression(item, panel) for item in items]
+    if engine not in ENGINES:
+        raise ConfigurationError(f"`engine` must be one of {', '.join(ENGINES)}, was {engine!r}.")
+    _check_limits(threads, memory_budget)
+    if engine == "ray":
+        from features.ray_engine import compute_on_ray
+
+        out = compute_on_ray(expressions, panel, threads=threads, memory_budget=memory_budget, on_progress=on_progress)
+        return out[0] if single else out
+    evaluation, workers = _prepare(expressions, panel, threads, memory_budget, n_results=len(expressions))
+    if single:
+        result = evaluation.result(expressions[0])
+        if on_progress is not None:
+            on_progress(1, 1)
+        return result
+    out = np.empty((len(expressions), *panel.shape))
+
+    def fill(place: int) -> None:
+        out[place] = evaluation.value(expressions[place].root)
+
+    for done, _ in enumerate(_run(fill, len(expressions), workers, ahead=8 * workers), start=1):
+        if on_progress is not None:
+            on_progress(done, len(expressions))
+    return out
+
+
+def compute_each(
+    expressions: Sequence[str | Expression],
+    panel: Panel,
+    *,
+    threads: int | None = None,
+    memory_budget: int | None = None,
+) -> Iterator[tuple[Expression, FloatArray]]:
+    """Compute many features one after the other, so that their values need not fit into memory together.
+
+    Parameters
+    ----------
+    expressions : sequence of str or Expression
+        What to compute.
+    panel : Panel
+        Bars to read.
+    threads, memory_budget : int, optional
+        As in `compute`; the budget covers what is not yet handed out.
+
+    Yields
+    ------
+    expression : Expression
+        In the order given.
+    values : ndarray of shape (n_bars, n_assets)
+        The same bits as from `compute`; the caller's own.
+
+    Raises
+    ------
+    ExpressionError, LookAheadError, MissingDataError, DataError
+        As `compute`; what concerns an expression, when it is its turn.
+    """
+    _check_limits(threads, memory_budget)
+    parsed = [_as_expression(item, panel) for item in expressions]
+    evaluation, workers = _prepare(parsed, panel, threads, memory_budget, n_results=1)
+    return zip(
+        parsed, _run(lambda place: evaluation.result(parsed[place]), len(parsed), workers, ahead=2 * workers), strict=True
+    )
+
+
+def count_bytes(expressions: Sequence[Expression], panel: Panel) -> int:
+    """Count the bytes that evaluating expressions touches, to be held against the time of a memory copy.
+
+    Parameters
+    ----------
+    expressions : sequence of Expression
+        What is computed.
+    panel : Panel
+        Bars that are read.
+
+    Returns
+    -------
+    int
+        Each different sub-expression reads its panel arguments once and writes its result once; the copy into the result
+        of `compute` is a read and a write more. What operators read again, and their scratch, is not counted.
+    """
+    nodes = {node.canonical: node for expression in expressions for node in expression.root.walk() if node.operator is not None}
+    arrays = sum(1 + sum(arg.value is None for arg in node.args) for node in nodes.values()) + 2 * len(expressions)
+    return arrays * _array_bytes(panel)
 
 
 def _as_expression(item: object, panel: Panel) -> Expression:
@@ -58,35 +174,77 @@ def _as_expression(item: object, panel: Panel) -> Expression:
     raise ExpressionError(f"expected text or an Expression, got {type(item).__name__}; pass expressions only.")
 
 
-def _evaluate(expressions: Sequence[Expression], panel: Panel) -> FloatArray:
-    uses: Counter[str] = Counter()
-    for expression in expressions:
-        _count(expression.root, uses)
-    memo: dict[str, FloatArray] = {}
-    out = np.empty((len(expressions), *panel.shape))
-    with np.errstate(all="ignore"):
-        for place, expression in enumerate(expressions):
-            out[place] = _value(expression.root, panel, memo, uses)
-    return out
+def _check_limits(threads: int | None, memory_budget: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise DataError(f"`threads` must be at least 1, was {threads}; leave it out for all processors.")
+    if memory_budget is not None and memory_budget < 1:
+        raise DataError(f"`memory_budget` must be a positive number of bytes, was {memory_budget}.")
 
 
-def _count(node: Node, uses: Counter[str]) -> None:
-    uses[node.canonical] += 1
-    if uses[node.canonical] == 1:
-        for arg in node.args:
-            _count(arg, uses)
+def _array_bytes(panel: Panel) -> int:
+    return 8 * panel.n_bars * panel.n_assets
 
 
-def _value(node: Node, panel: Panel, memo: dict[str, FloatArray], uses: Counter[str]) -> FloatArray | int | float:
-    if node.value is not None:
-        return node.value
-    key = node.canonical
-    if key not in memo:
-        if node.operator is None:
-            memo[key] = load_field(key, panel)
-        else:
-            result = node.operator.function(*(_value(arg, panel, memo, uses) for arg in node.args))
-            np.copyto(result, np.nan, where=np.isinf(result))
-            memo[key] = result
-    uses[key] -= 1
-    return memo[key] if uses[key] else memo.pop(key)
+def _prepare(
+    expressions: Sequence[Expression], panel: Panel, threads: int | None, memory_budget: int | None, *, n_results: int
+) -> tuple[Evaluation, int]:
+    """Decide how many threads work, and how many arrays may be kept, so that all stays within the budget."""
+    evaluation = Evaluation(expressions, panel)
+    array = _array_bytes(panel)
+    if threads is None:
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = min(processors, array // 8 // _FEWEST_CELLS_PER_THREAD)
+    threads = max(1, min(threads, len(expressions)))
+    deepest = max((evaluation.count_arrays(expression.root) for expression in expressions), default=0)
+    # A thread holds what it works on, and up to two results of `compute_each` that wait for their turn.
+    each = deepest + _SCRATCH_ARRAYS + (2 if n_results < len(expressions) else 0)
+    wanted = (n_results + threads * each + evaluation.n_shared) * array
+    if memory_budget is None:
+        if wanted <= _UNASKED_BYTES:
+            return evaluation, threads
+        import psutil
+
+        memory_budget = psutil.virtual_memory().available * 3 // 4
+    room = memory_budget // array - n_results if array else wanted
+    if room < each and array:
+        raise DataError(_too_little(len(expressions), n_results, each, array, memory_budget))
+    threads = min(threads, room // each) if array else threads
+    evaluation.capacity = room - threads * each
+    return evaluation, threads
+
+
+def _too_little(n_expressions: int, n_results: int, each: int, array: int, memory_budget: int) -> str:
+    needed = (n_results + each) * array
+    fitting = memory_budget // array - each
+    if n_results > 1 and fitting >= 1:
+        remedy = f"pass at most {fitting} at a time, take them one by one from `compute_each`, or allow more memory"
+    elif n_results > 1 and memory_budget // array >= each + 3:
+        remedy = "take them one by one from `compute_each`, or allow more memory"
+    else:
+        remedy = "pass fewer symbols or bars at a time, or allow more memory"
+    return (
+        f"{n_expressions} features on this panel need at least {needed:,} bytes ({n_results} results and {each} arrays to work "
+        f"with, {array:,} bytes each), the memory budget is {memory_budget:,} bytes; {remedy}."
+    )
+
+
+def _run(task: Callable[[int], _T], count: int, threads: int, *, ahead: int) -> Iterator[_T]:
+    """Do tasks 0..count-1 and yield what they return, in order, at most `ahead` before the caller takes them.
+
+    The first failed task, in the order of the tasks, raises its error here.
+    """
+    if threads == 1:
+        for place in range(count):
+            yield task(place)
+        return
+    waiting: deque[Future[_T]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="features") as pool:
+        try:
+            for place in range(count):
+                waiting.append(pool.submit(task, place))
+                if len(waiting) == ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -12,6 +12,7 @@ from numba import njit
 from features.fields import FloatArray
 
 _TILE = 1024
+_STRIP = 8
 
 
 @njit(cache=True, nogil=True)
@@ -71,48 +72,46 @@ def window_age(columns: FloatArray, window: int, sign: float, out: FloatArray) -
 
 
 @njit(cache=True, nogil=True)
-def window_quantile(columns: FloatArray, window: int, level: float, out: FloatArray) -> None:
-    """Write the quantile of each window, linear between neighbours; the window is kept sorted as it moves.
+def window_quantile(x: FloatArray, window: int, level: float, out: FloatArray) -> None:
+    """Write the quantile of each window, linear between neighbours; both arrays have shape (n_bars, n_assets).
 
-    The sorted values stand between minus and plus infinity. To take one out and put one in, every place looks at its
-    neighbours only, without a branch, which is much quicker than searching.
+    The window is kept sorted as it moves: its values stand between minus and plus infinity, and to take one out and put one
+    in, every place looks at its neighbours only, without a branch, which is much quicker than searching. A few columns take
+    turns, so that the processor can work on one while it waits for another.
     """
-    n_assets, n_bars = columns.shape
-    padded = (window // 16 + 1) * 16
-    ordered = np.empty(padded + 2)
-    moved = np.empty(padded + 2)
+    n_bars, n_assets = x.shape
+    padded = (window + 7) // 8 * 8
     place = level * (window - 1)
     low = int(np.floor(place))
     high = min(low + 1, window - 1)
-    for j in range(n_assets):
-        x = columns[j]
-        clean = 0
+    ordered = np.empty((2, _STRIP, padded + 2))
+    clean = np.empty(_STRIP, dtype=np.int64)
+    for first in range(0, n_assets, _STRIP):
         ordered[:] = np.inf
-        moved[:] = np.inf
-        ordered[0] = -np.inf
-        moved[0] = -np.inf
+        ordered[:, :, 0] = -np.inf
+        clean[:] = 0
         for t in range(n_bars):
-            value = x[t]
-            if np.isnan(value):
-                if clean > 0:
-                    ordered[1:] = np.inf
-                clean = 0
-                continue
-            leaving = x[t - window] if clean >= window else np.inf
-            before = ordered
-            here = ordered[1:]
-            after = ordered[2:]
-            target = moved[1:]
-            for k in range(padded):
-                left = before[k] if before[k] < leaving else here[k]
-                right = here[k] if here[k] < leaving else after[k]
-                least = right if right < value else value
-                target[k] = left if left > least else least
-            ordered, moved = moved, ordered
-            clean += 1
-            if clean >= window:
-                below = ordered[1 + low]
-                out[t, j] = below + (place - low) * (ordered[1 + high] - below)
+            for j in range(min(_STRIP, n_assets - first)):
+                value = x[t, first + j]
+                old = ordered[t % 2, j]
+                new = ordered[1 - t % 2, j]
+                if value != value:
+                    clean[j] = 0
+                    new[1:] = np.inf
+                    out[t, first + j] = np.nan
+                    continue
+                leaving = x[t - window, first + j] if clean[j] >= window else np.inf
+                here = old[1:]
+                after = old[2:]
+                target = new[1:]
+                for k in range(padded):
+                    left = old[k] if old[k] < leaving else here[k]
+                    right = here[k] if here[k] < leaving else after[k]
+                    least = right if right < value else value
+                    target[k] = left if left > least else least
+                clean[j] += 1
+                below = new[1 + low]
+                out[t, first + j] = below + (place - low) * (new[1 + high] - below) if clean[j] >= window else np.nan
 
 
 @njit(cache=True, nogil=True)

@@ -117,8 +117,8 @@ def ts_rank(x: FloatArray, window: int) -> FloatArray:
 def ts_quantile(x: FloatArray, window: int, level: float) -> FloatArray:
     from features.kernels import window_quantile
 
-    out = np.full(x.shape, np.nan)
-    window_quantile(_columns(x), window, float(level), out)
+    out = np.empty(x.shape)
+    window_quantile(np.ascontiguousarray(x), window, float(level), out)
     return out
 
 

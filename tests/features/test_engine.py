@@ -9,7 +9,7 @@ import pytest
 import features
 from core.errors import ExpressionError, MissingDataError
 from core.market import Panel
-from features import compute, engine, parse
+from features import compute, evaluation, parse
 from features.fields import available_fields, load_field
 from tests.features.panels import build_panel
 
@@ -38,7 +38,7 @@ def test_shared_parts_are_computed_once(monkeypatch):
         loaded.append(name)
         return load_field(name, panel)
 
-    monkeypatch.setattr(engine, "load_field", counting)
+    monkeypatch.setattr(evaluation, "load_field", counting)
     compute(["ts_mean(returns, 5) / ts_std(returns, 5)", "rank(ts_mean(returns, 5))", "returns * returns"], PANEL)
     assert loaded == ["returns"]
 

@@ -1,0 +1,142 @@
+"""The values of the sub-expressions of one call, shared by the threads that work on it.
+
+Hides who computes a value, how long it is kept, and when it is computed again. Promises that a value that is kept is
+computed once, that it is let go after its last use, that no more arrays are kept for later than `capacity` allows, and that
+the numbers are the same bits however many threads ask and however little may be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Condition
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from features.expression import Expression
+from features.fields import FloatArray, load_field
+from features.node import Node
+
+if TYPE_CHECKING:
+    from core.market.panel import Panel
+
+
+class Evaluation:
+    """Compute sub-expressions of `expressions`, each asked for as often as it occurs.
+
+    Parameters
+    ----------
+    expressions : sequence of Expression
+        Everything that will be asked for, once each.
+    panel : Panel
+        Bars to read.
+
+    Attributes
+    ----------
+    capacity : int or None
+        Arrays that may be kept for later at any time, those of the panel itself not counted; None for no bound. What is
+        kept beyond it, the least recently used first, is let go and computed again when it is asked for.
+    """
+
+    def __init__(self, expressions: Sequence[Expression], panel: Panel) -> None:
+        self.capacity: int | None = None
+        self._panel = panel
+        self._uses: dict[str, int] = {}
+        for expression in expressions:
+            self._expect(expression.root)
+        self._shared = frozenset(key for key, uses in self._uses.items() if uses > 1)
+        self._arrays_needed: dict[str, int] = {}
+        self._kept: dict[str, tuple[Node, FloatArray]] = {}
+        self._busy: set[str] = set()
+        self._changed = Condition()
+
+    @property
+    def n_shared(self) -> int:
+        """Number of values that are used more than once."""
+        return len(self._shared)
+
+    def count_arrays(self, node: Node) -> int:
+        """Count the arrays that computing one value alone holds at a time: the result, arguments, and theirs in turn."""
+        if node.operator is None:
+            return 0 if node.value is not None else 1
+        if node.canonical not in self._arrays_needed:
+            below = sorted((self.count_arrays(arg) for arg in node.args), reverse=True)
+            held = sum(count > 0 for count in below)
+            self._arrays_needed[node.canonical] = max(held + 1, *(place + count for place, count in enumerate(below)))
+        return self._arrays_needed[node.canonical]
+
+    def result(self, expression: Expression) -> FloatArray:
+        """Compute the value of an expression; C-contiguous, the caller's own."""
+        value = np.ascontiguousarray(self.value(expression.root))
+        return value.copy() if expression.root.is_field or expression.canonical in self._shared else value
+
+    def value(self, node: Node) -> FloatArray:
+        """Compute the value of a node that is no constant, or take it if it is there; not to be written to.
+
+        Raises
+        ------
+        MissingDataError
+            If the panel lacks a column that is read.
+        """
+        key = node.canonical
+        with self._changed:
+            while key in self._busy:
+                self._changed.wait()
+            if key in self._kept:
+                return self._take(key)
+            self._busy.add(key)
+        try:
+            value = load_field(key, self._panel) if node.operator is None else self._apply(node)
+            with self._changed:
+                self._keep(node, value)
+        finally:
+            with self._changed:
+                self._busy.discard(key)
+                self._changed.notify_all()
+        return value
+
+    def _apply(self, node: Node) -> FloatArray:
+        assert node.operator is not None
+        args: list[FloatArray | int | float | None] = [arg.value for arg in node.args]
+        # The argument that needs most memory goes first, while nothing else is held.
+        for place in sorted(range(len(args)), key=lambda place: -self.count_arrays(node.args[place])):
+            if args[place] is None:
+                args[place] = self.value(node.args[place])
+        with np.errstate(all="ignore"):
+            result = node.operator.function(*args)
+            infinite = np.isinf(result)
+            if infinite.any():
+                np.copyto(result, np.nan, where=infinite)
+        return result
+
+    def _expect(self, node: Node) -> None:
+        """Count one more use; a value that nobody expected so far will need its arguments."""
+        if node.value is not None:
+            return
+        key = node.canonical
+        self._uses[key] = self._uses.get(key, 0) + 1
+        if self._uses[key] == 1:
+            for arg in node.args:
+                self._expect(arg)
+
+    def _take(self, key: str) -> FloatArray:
+        node, value = self._kept.pop(key)
+        self._uses[key] -= 1
+        if self._uses[key]:
+            self._kept[key] = node, value
+        return value
+
+    def _keep(self, node: Node, value: FloatArray) -> None:
+        key = node.canonical
+        self._uses[key] -= 1
+        if not self._uses[key]:
+            return
+        self._kept[key] = node, value
+        if self.capacity is None:
+            return
+        # The panel's own columns are read-only and cost nothing to keep.
+        owned = [kept for kept, (_, array) in self._kept.items() if array.flags.writeable]
+        for oldest in owned[: max(len(owned) - self.capacity, 0)]:
+            evicted, _ = self._kept.pop(oldest)
+            for arg in evicted.args:
+                self._expect(arg)

@@ -1,0 +1,95 @@
+"""The compiled rolling statistics: the same bits wherever the data are cut, in time and across symbols."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from core.market import Panel
+from features import compute, parse
+from features.crosssection import MOST_COMPARED, group_rank, quantile, rank
+from features.timeseries import _plan
+from tests.features.panels import build_panel
+
+# Longer than a stretch of bars, and one symbol more than a strip of columns, of the kernels.
+PANEL = build_panel(1300, 9, seed=8)
+ALONG_TIME = [
+    "ts_sum(mood, {})",
+    "ts_prod(book, {})",
+    "ts_max(close, {})",
+    "ts_min(close, {})",
+    "ts_var(close, {})",
+    "ts_zscore(close, {})",
+    "ts_skew(returns, {})",
+    "ts_kurt(returns, {})",
+    "ts_cov(returns, mood, {})",
+    "ts_corr(returns, mood, {})",
+    "ts_beta(returns, mood, {})",
+    "ts_resid(returns, mood, {})",
+    "ts_slope(close, {})",
+    "ts_rsquare(close, {})",
+    "ts_detrend(close, {})",
+    "decay_linear(close, {})",
+    "ts_quantile(mood, {}, 0.3)",
+    "ts_rank(mood, {})",
+    "ts_mad(mood, {})",
+    "ts_argmax(mood, {})",
+    "ffill(close, {})",
+]
+
+
+@pytest.mark.parametrize("window", [4, 5, 21, 64, 127, 253, 700])
+@pytest.mark.parametrize("text", [*ALONG_TIME, "ewma(close, {})"])
+def test_the_same_bits_come_out_wherever_the_data_are_cut(text, window):
+    expression = parse(text.format(window if "ewma" not in text else max(window // 6, 1)), extra=tuple(PANEL.extra))
+    whole = compute(expression, PANEL)
+    for start in (1, 333, 511):
+        stop = start + expression.lookback + 70
+        cut = compute(expression, PANEL.slice(start, stop))
+        np.testing.assert_array_equal(cut[expression.lookback :], whole[start + expression.lookback : stop])
+    for symbols in (PANEL.symbols[3:4], PANEL.symbols[8:], PANEL.symbols[::-1]):
+        columns = [PANEL.symbols.index(symbol) for symbol in symbols]
+        np.testing.assert_array_equal(compute(expression, PANEL.select(symbols)), whole[:, columns])
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 13, 64, 100, 255, 2520])
+def test_a_plan_joins_neighbours_until_they_make_the_window(window):
+    slots = {0: 1}
+    last = 0
+    for left, left_bars, right, right_bars, out in _plan(window):
+        assert slots[left] == left_bars
+        assert slots[right] == right_bars
+        assert out not in {0, left, right}
+        slots[out] = left_bars + right_bars
+        last = out
+    assert slots[last] == window
+    assert len(_plan(window)) == window.bit_length() + window.bit_count() - 2
+
+
+def test_a_window_of_ten_years_is_right():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2600, 2))
+    index = build_panel(2600, 1, gaps=False).index
+    panel = Panel(index=index, symbols=("A", "B"), close=np.exp(x), extra={"x": x})
+    np.testing.assert_allclose(compute("ts_std(x, 2520)", panel)[2519], x[:2520].std(axis=0, ddof=1), rtol=1e-12)
+    np.testing.assert_allclose(compute("ts_kurt(x, 2520)", panel)[-1], stats.kurtosis(x[80:], bias=False), rtol=1e-10)
+    np.testing.assert_allclose(compute("ts_median(x, 2520)", panel)[-1], np.median(x[80:], axis=0), rtol=1e-15)
+
+
+def test_many_symbols_are_ranked_as_few_are():
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, 50, (7, MOST_COMPARED + 40)).astype(float)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    few = x[:, :MOST_COMPARED]
+    for values in (x, few):
+        for bar, got, bucket in zip(values, rank(values), quantile(values, 5.0), strict=True):
+            known = ~np.isnan(bar)
+            places = stats.rankdata(bar[known])
+            np.testing.assert_array_equal(got[known], (places - 1) / (known.sum() - 1))
+            np.testing.assert_array_equal(bucket[known], np.floor(5 * (2 * places - 1) / (2 * known.sum())))
+            assert np.isnan(got[~known]).all()
+            assert np.isnan(bucket[~known]).all()
+
+
+def test_ranks_in_one_group_are_ranks():
+    mood = PANEL.get("mood")
+    np.testing.assert_array_equal(group_rank(mood, np.ones(mood.shape)), rank(mood))
