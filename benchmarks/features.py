@@ -30,14 +30,15 @@ import pandas as pd
 
 from benchmarks.backtest import cpu_model, time_call
 from core.market.panel import Panel
-from features import Expression, compute, compute_each, parse
+from features import parse
 from features.alphas import ALPHA158
+from features.engine import compute, compute_each, count_bytes
 from features.grammar import random_expression
 from features.stream import FeatureStream
 
 N_BARS, N_ASSETS, ROUNDS = 8_000, 20, 7
 N_RANDOM, BATCH, N_NEW_BARS = 1_000, 100, 200
-LARGE = (5_000, 500)
+LARGE, LARGE_BUDGET = (5_000, 500), 2**30
 GOALS = {
     "pyqlib_over_aqf": 20.0,
     "two_threads_over_one": 1.8,
@@ -136,13 +137,6 @@ def time_alpha158(panel: Panel, rounds: int, python: str | None) -> dict[str, An
     return {**figures, **peer}
 
 
-def count_bytes(expressions: list[Expression], panel: Panel) -> int:
-    """Count what is read and written if each different operator runs once over whole arrays and the results are copied."""
-    nodes = {node.canonical: node for expression in expressions for node in expression.root.walk() if node.operator is not None}
-    arrays = sum(1 + sum(arg.value is None for arg in node.args) for node in nodes.values())
-    return (arrays + 2 * len(expressions)) * panel.close.nbytes
-
-
 def copy_speed() -> float:
     """Return GB a second read and written when one large array is copied onto another."""
     source, target = np.ones(32_000_000), np.zeros(32_000_000)
@@ -196,10 +190,10 @@ def measure_memory() -> dict[str, Any]:
 def run_large() -> dict[str, Any]:
     """Compute Alpha158 of 500 x 5,000 in this process, reading every result, and return its peak."""
     panel = build_bars(*LARGE, seed=8)
-    known = 0
 
     def run() -> int:
-        return sum(int(np.isfinite(values).sum()) for values in compute_each(list(ALPHA158.values()), panel))
+        results = compute_each(list(ALPHA158.values()), panel, memory_budget=LARGE_BUDGET)
+        return sum(int(np.isfinite(values).sum()) for _, values in results)
 
     seconds, known = time_call(run)
     return {"large_peak_gib": peak_gib(), "large_seconds": seconds, "large_share_known": known / (158 * panel.close.size)}
