@@ -138,6 +138,31 @@ def test_the_number_of_arguments_is_answered_with_the_usage():
         parse("ts_mean(close)")
 
 
+@pytest.mark.parametrize(
+    ("text", "position", "suggestion"),
+    [
+        ("1 + rank(close > open)", 4, r"write where\(open < close, 1, 0\)"),
+        ("1 + ts_mean(close, 2521)", 4, r"must be in 1..2520, was 2521; write for instance 21"),
+        ("ewma(close, 421)", 0, r"must be in 1..420, was 421; write for instance 21"),
+        ("ts_kurt(close, 2)", 0, r"must be in 4..2520, was 2"),
+        ("  2 * 3", 2, "`2 \\* 3` is a constant; use `close`"),
+        ("rank(exp(close))", 5, r"write for instance exp\(returns\)"),
+        ("rank(close) + open", 0, r"rank\(\.\.\.\) or a ratio"),
+        ("close and open", 0, "must be a comparison such as `close > open`"),
+        ("close > open and volume", 0, "must be a comparison such as `close > open`"),
+        ("where(not close, 1, 0)", 6, r"write not mask"),
+        ("quantile(close, 2.5)", 0, "a whole number in 2..100, was 2.5"),
+        ("quantile(close, 101)", 0, "a whole number in 2..100, was 101"),
+        ("where(known(5), 1, 0)", 6, "must be a panel, was the constant 5"),
+        ("close > open > low", 0, "joined by `and`"),
+    ],
+)
+def test_wrong_types_are_refused_with_the_position_and_a_suggestion(text, position, suggestion):
+    with pytest.raises(ExpressionError, match=suggestion) as caught:
+        parse(text)
+    assert caught.value.position == position
+
+
 def test_a_constant_alone_is_no_feature():
     with pytest.raises(ExpressionError, match="reads at least one field"):
         parse("1 + 2")
@@ -229,7 +254,7 @@ def test_the_canonical_form_of_any_expression_parses_back_to_itself(seed):
 
 def test_python_precedence_holds():
     assert parse("-close ** 2").canonical == "-power(close, 2)"
-    assert parse("close - open * low / 2").canonical == "close - ((low * open) / 2)"
+    assert parse("close - open * returns / 2").canonical == "close - ((open * returns) / 2)"
 
 
 @pytest.mark.parametrize(
@@ -263,9 +288,9 @@ def test_size_depth_and_fields_by_hand():
 
 
 def test_limits_are_inclusive():
-    assert parse("abs(" * 31 + "close" + ")" * 31).depth == 32
+    assert parse("log(" * 31 + "close" + ")" * 31).depth == 32
     with pytest.raises(ExpressionError, match="at most 32 levels"):
-        parse("abs(" * 32 + "close" + ")" * 32)
+        parse("log(" * 32 + "close" + ")" * 32)
     assert parse("ts_mean(close, 2520)").lookback == 2519
     assert parse("close" + " " * 3995).canonical == "close"
     with pytest.raises(ExpressionError, match="4000 characters"):
@@ -293,7 +318,7 @@ def test_expressions_are_immutable():
 
 
 def test_expressions_survive_pickling_and_copying():
-    expression = parse("where(mood > 0, signed_power(returns, 2), ewma(close, 5))", extra=("mood",))
+    expression = parse("where(mood > 0, signed_power(returns, 2), ewma(returns, 5))", extra=("mood",))
     for again in (pickle.loads(pickle.dumps(expression)), copy.deepcopy(expression)):
         assert again == expression
         assert again.text == expression.text
