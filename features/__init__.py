@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from features.explanation import Explanation, explain
     from features.expression import Expression, parse
     from features.leaks import LeakReport, check_leaks
+    from features.stream import FeatureStream
 
-__all__ = ["Explanation", "Expression", "LeakReport", "check_leaks", "compute", "explain", "parse"]
+__all__ = ["Explanation", "Expression", "FeatureStream", "LeakReport", "check_leaks", "compute", "explain", "parse"]
 
 _HOME = {
     "Explanation": "features.explanation",
     "Expression": "features.expression",
+    "FeatureStream": "features.stream",
     "LeakReport": "features.leaks",
     "check_leaks": "features.leaks",
     "compute": "features.engine",

@@ -7,6 +7,7 @@ panel, to the bit, however many bars have come.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,8 @@ class FeatureStream:
     `compute`.
 
     There is nothing to save: start and recovery are the same, a stream is built from the panel. Building compiles the
-    machine on its first use on a computer, and runs it over ``lookback + 1`` bars. A stream is for one thread at a time.
+    machine on its first use on a computer, and runs it over ``lookback + 1`` bars. What is kept grows with the windows and
+    the number of symbols, and is largest for moments of long windows. A stream is for one thread at a time.
 
     Examples
     --------
@@ -150,10 +152,10 @@ class FeatureStream:
             )
 
     def _appended(self, bar: Panel) -> Panel:
-        before = self._last.slice(self._last.n_bars - self._kept)
-        columns = {name: np.concatenate([before.get(name), bar.get(name)]) for name in self._columns}
+        start = self._last.n_bars - self._kept
+        columns = {name: np.concatenate([self._last.get(name)[start:], bar.get(name)]) for name in self._columns}
         return Panel(
-            index=before.index.append(bar.index),
+            index=cast(pd.DatetimeIndex, self._last.index[start:].append(bar.index)),
             symbols=bar.symbols,
             extra={name: columns.pop(name) for name in self._columns.difference(BAR_FIELDS)},
             name=self._last.name,

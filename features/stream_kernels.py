@@ -19,13 +19,13 @@ from features.fields import FloatArray
 
 IntArray = npt.NDArray[np.int64]
 
-(ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE, ABS, SQRT, SIGN, MIN, MAX) = range(10)
-(LESS, LESS_EQUAL, EQUAL, DIFFERENT, WHERE, SPREAD, CLEAN) = range(10, 17)
-(RANK, DEMEAN, ZSCORE, SCALE, WINSORIZE) = range(20, 25)
-(PUSH, LAG, TIME_RANK, AGE, ORDER, QUANTILE, JOIN, WINDOW) = range(30, 38)
+(ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE, ABS, SQRT, SIGN, MIN, MAX, LESS, LESS_EQUAL, EQUAL, DIFFERENT) = range(14)
+(WHERE, KNOWN, COALESCE, GIVEN, SPREAD, CLEAN) = range(14, 20)
+(RANK, BUCKET, LEVEL, TOTAL, COUNT, VARIES) = range(20, 26)
+(PUSH, LAG, FILL, TIME_RANK, AGE, DEVIATION, ORDER, QUANTILE, JOIN, WINDOW) = range(30, 40)
 
-(SUM, LOWEST, HIGHEST, DECAY, MOMENTS2, MOMENTS4, COMOMENTS, TREND) = range(8)
-WIDTHS = {SUM: 1, LOWEST: 1, HIGHEST: 1, DECAY: 1, MOMENTS2: 2, MOMENTS4: 4, COMOMENTS: 5, TREND: 2}
+(SUM, PRODUCT, LOWEST, HIGHEST, MOMENTS2, MOMENTS4, COMOMENTS, TREND) = range(8)
+WIDTHS = {SUM: 1, PRODUCT: 1, LOWEST: 1, HIGHEST: 1, MOMENTS2: 2, MOMENTS4: 4, COMOMENTS: 5, TREND: 2}
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -39,8 +39,8 @@ def run(code: IntArray, rings: IntArray, states: IntArray, memory: FloatArray, n
     rings : ndarray of shape (n_rings, 3), int
         Where each ring starts in memory, its number of rows, and the length of a row.
     states : ndarray of shape (n_states, 6), int
-        Kind of each state, its number of levels, its first ring (one a level), its one or two source slots, and where
-        the powers of its decay are.
+        Kind of each state, its number of levels, its first ring (one a level), its source slots (twice the same if it has
+        one), and the slot of what a `SUM` is multiplied by when it gets a bar older.
     memory : ndarray of shape (n_values,)
         Written in place.
     n : int
@@ -52,12 +52,16 @@ def run(code: IntArray, rings: IntArray, states: IntArray, memory: FloatArray, n
         operation, out, a, b, c, d = code[i, 0], code[i, 1], code[i, 2], code[i, 3], code[i, 4], code[i, 5]
         if operation <= CLEAN:
             _elementwise(operation, memory, out, a, b, c, n)
-        elif operation <= WINSORIZE:
+        elif operation <= VARIES:
             _crosssection(operation, memory, out, a, b, c, n)
         elif operation == PUSH:
             _copy(memory, _row(rings, a, t), b, n)
         elif operation == LAG:
             _copy(memory, out, _row(rings, a, t - b), n)
+        elif operation == FILL:
+            _fill(memory, rings, out, a, b, n, t)
+        elif operation == DEVIATION:
+            _deviation(memory, rings, out, a, b, c, n, t)
         elif operation == TIME_RANK:
             _time_rank(memory, rings, out, a, b, n, t)
         elif operation == AGE:
@@ -74,7 +78,8 @@ def run(code: IntArray, rings: IntArray, states: IntArray, memory: FloatArray, n
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _row(rings: IntArray, ring: int, t: int) -> int:
-    return rings[ring, 0] + (t % rings[ring, 1]) * rings[ring, 2]
+    start: int = rings[ring, 0] + (t % rings[ring, 1]) * rings[ring, 2]
+    return start
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -108,8 +113,14 @@ def _elementwise(operation: int, memory: FloatArray, out: int, a: int, b: int, c
             value = np.nan if np.isinf(x) else x
         elif operation == WHERE:
             value = np.nan if np.isnan(x) else (y if x == 1.0 else memory[c + j])
+        elif operation == KNOWN:
+            value = 0.0 if np.isnan(x) else 1.0
+        elif operation == COALESCE:
+            value = y if np.isnan(x) else x
         elif np.isnan(x) or np.isnan(y):
             value = np.nan
+        elif operation == GIVEN:
+            value = x
         elif operation == SIGN:
             value = 1.0 if x > 0.0 else (-1.0 if x < 0.0 else 0.0)
         elif operation == MIN:
@@ -128,75 +139,44 @@ def _elementwise(operation: int, memory: FloatArray, out: int, a: int, b: int, c
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _crosssection(operation: int, memory: FloatArray, out: int, a: int, b: int, scratch: int, n: int) -> None:
-    if operation == RANK or operation == WINSORIZE:
-        known = 0
-        for j in range(n):
-            if not np.isnan(memory[a + j]):
-                memory[scratch + known] = memory[a + j]
-                known += 1
-        _sort(memory, scratch, known)
-        if operation == RANK:
-            _rank(memory, out, a, scratch, known, n)
-        else:
-            low = _level(memory, scratch, known, memory[b])
-            high = _level(memory, scratch, known, 1.0 - memory[b])
-            for j in range(n):
-                x = memory[a + j]
-                memory[out + j] = x if np.isnan(x) else min(max(x, low), high)
-        return
+def _crosssection(operation: int, memory: FloatArray, out: int, a: int, number: int, scratch: int, n: int) -> None:
     known = 0
     for j in range(n):
-        x = memory[a + j]
-        known += not np.isnan(x)
-        memory[scratch + j] = 0.0 if np.isnan(x) else (abs(x) if operation == SCALE else x)
-    total = _sum(memory, scratch, n)
-    if operation == SCALE:
+        if not np.isnan(memory[a + j]):
+            memory[scratch + known] = memory[a + j]
+            known += 1
+    if operation <= LEVEL:
+        _sort(memory, scratch, known)
+    if operation <= BUCKET:
         for j in range(n):
-            memory[out + j] = memory[a + j] / total if total > 0.0 else np.nan
+            x = memory[a + j]
+            if np.isnan(x):
+                memory[out + j] = np.nan
+                continue
+            first = _place(memory, scratch, known, x)
+            last = first
+            while last + 1 < known and memory[scratch + last + 1] == x:
+                last += 1
+            if operation == BUCKET:
+                memory[out + j] = int(memory[number]) * (first + last + 1) // (2 * known)
+            else:
+                memory[out + j] = (first + last) / (2.0 * (known - 1)) if known > 1 else 0.5
         return
-    mean = total / known if known > 0 else np.nan
-    lowest = np.inf
-    highest = -np.inf
+    if operation == LEVEL:
+        value = _level(memory, scratch, known, memory[number])
+    elif operation == COUNT:
+        value = float(known)
+    elif operation == TOTAL:
+        value = 0.0
+        for j in range(known):
+            value += memory[scratch + j]
+    else:
+        value = 0.0
+        for j in range(1, known):
+            if memory[scratch + j] != memory[scratch]:
+                value = 1.0
     for j in range(n):
-        x = memory[a + j]
-        memory[out + j] = x - mean
-        if not np.isnan(x):
-            lowest = min(lowest, x)
-            highest = max(highest, x)
-    if operation == DEMEAN:
-        return
-    for j in range(n):
-        x = memory[out + j]
-        memory[scratch + j] = 0.0 if np.isnan(memory[a + j]) else x * x
-    spread = np.sqrt(_sum(memory, scratch, n) / max(known - 1, 1)) if highest > lowest else np.nan
-    for j in range(n):
-        memory[out + j] /= spread
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sum(memory: FloatArray, start: int, n: int) -> float:
-    """Sum in the order of NumPy: eight partial sums up to 128 values, halves joined above."""
-    if n < 8:
-        total = 0.0
-        for j in range(n):
-            total += memory[start + j]
-        return total
-    if n > 128:
-        half = n // 2
-        half -= half % 8
-        return _sum(memory, start, half) + _sum(memory, start + half, n - half)
-    part = np.empty(8)
-    for k in range(8):
-        part[k] = memory[start + k]
-    whole = n - n % 8
-    for j in range(8, whole, 8):
-        for k in range(8):
-            part[k] += memory[start + j + k]
-    total = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]))
-    for j in range(whole, n):
-        total += memory[start + j]
-    return total
+        memory[out + j] = value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -213,22 +193,6 @@ def _sort(memory: FloatArray, start: int, n: int) -> None:
                 free -= gap
             memory[start + free] = value
         gap //= 3
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _rank(memory: FloatArray, out: int, a: int, ordered: int, known: int, n: int) -> None:
-    for j in range(n):
-        x = memory[a + j]
-        if np.isnan(x):
-            memory[out + j] = np.nan
-        elif known == 1:
-            memory[out + j] = 0.5
-        else:
-            first = _place(memory, ordered, known, x)
-            last = first
-            while last + 1 < known and memory[ordered + last + 1] == x:
-                last += 1
-            memory[out + j] = (first + last) / (2.0 * (known - 1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -251,7 +215,39 @@ def _level(memory: FloatArray, ordered: int, n: int, level: float) -> float:
     below = int(np.floor(place))
     low = memory[ordered + below]
     high = memory[ordered + min(below + 1, n - 1)]
-    return low + (place - below) * (high - low)
+    value: float = low + (place - below) * (high - low)
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill(memory: FloatArray, rings: IntArray, out: int, ring: int, bars: int, n: int, t: int) -> None:
+    _copy(memory, out, _row(rings, ring, t), n)
+    for k in range(t - 1, t - bars, -1):
+        row = _row(rings, ring, k)
+        for j in range(n):
+            if np.isnan(memory[out + j]):
+                memory[out + j] = memory[row + j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _deviation(memory: FloatArray, rings: IntArray, out: int, ring: int, window: int, mean: int, n: int, t: int) -> None:
+    """Measure from the current value first, so that the mean of a constant window is exact."""
+    now = _row(rings, ring, t)
+    for j in range(n):
+        memory[mean + j] = 0.0
+        memory[out + j] = 0.0
+    for k in range(t - window + 1, t + 1):
+        row = _row(rings, ring, k)
+        for j in range(n):
+            memory[mean + j] += memory[row + j] - memory[now + j]
+    for j in range(n):
+        memory[mean + j] = memory[now + j] + memory[mean + j] / window
+    for k in range(t - window + 1, t + 1):
+        row = _row(rings, ring, k)
+        for j in range(n):
+            memory[out + j] += abs(memory[row + j] - memory[mean + j])
+    for j in range(n):
+        memory[out + j] /= window
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -323,7 +319,7 @@ def _quantile(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _join_levels(memory: FloatArray, rings: IntArray, states: IntArray, state: int, n: int, t: int) -> None:
     """Write the state of the windows of 1, 2, 4, ... bars that end now."""
-    kind, levels, ring, powers = states[state, 0], states[state, 1], states[state, 2], states[state, 5]
+    kind, levels, ring, decay = states[state, 0], states[state, 1], states[state, 2], memory[states[state, 5]]
     row = _row(rings, ring, t)
     width = rings[ring, 2] // n
     for j in range(width * n):
@@ -336,7 +332,7 @@ def _join_levels(memory: FloatArray, rings: IntArray, states: IntArray, state: i
         out = _row(rings, ring + level, t)
         left = _row(rings, ring + level - 1, t - half)
         right = _row(rings, ring + level - 1, t)
-        _join(kind, memory, out, left, half, right, half, memory[powers + level - 1], n)
+        _join(kind, memory, out, left, half, right, half, decay, n)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -344,7 +340,7 @@ def _join_window(
     memory: FloatArray, rings: IntArray, states: IntArray, out: int, state: int, window: int, n: int, t: int
 ) -> None:
     """Join the state of a window of any length, the shortest part being the earliest."""
-    kind, levels, ring, powers = states[state, 0], states[state, 1], states[state, 2], states[state, 5]
+    kind, levels, ring, decay = states[state, 0], states[state, 1], states[state, 2], memory[states[state, 5]]
     covered = 0
     for level in range(levels):
         size = 1 << level
@@ -353,7 +349,7 @@ def _join_window(
             if covered == 0:
                 _copy(memory, out, part, rings[ring, 2])
             else:
-                _join(kind, memory, out, out, covered, part, size, memory[powers + level], n)
+                _join(kind, memory, out, out, covered, part, size, decay, n)
             covered += size
 
 
@@ -365,13 +361,14 @@ def _join(
     if kind >= MOMENTS2:
         _join_moments(kind, memory, out, left, float(left_bars), right, float(right_bars), n)
         return
+    older = decay**right_bars
     for j in range(n):
         x = memory[left + j]
         y = memory[right + j]
         if kind == SUM:
-            memory[out + j] = x + y
-        elif kind == DECAY:
-            memory[out + j] = x * decay + y
+            memory[out + j] = x * older + y
+        elif kind == PRODUCT:
+            memory[out + j] = x * y
         elif np.isnan(x) or np.isnan(y):
             memory[out + j] = np.nan
         else:
@@ -380,40 +377,40 @@ def _join(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _join_moments(kind: int, memory: FloatArray, out: int, left: int, a: float, right: int, b: float, n: int) -> None:
-    """Join means and central sums, as `features.kernels` does; a state holds them one row each.
+    """Join means and central sums, with the operations of `features.joins`; a state holds them one row each.
 
     `MOMENTS2` and `MOMENTS4`: mean, sums of squared (third, fourth) powers of deviations. `COMOMENTS`: means of y and x,
-    sums of yy, xx and xy deviations. `TREND`: mean, sum of values times their distance from the window's middle.
+    sums of the deviations' products xy, xx, yy. `TREND`: mean, sum of values times their distance from the window's middle.
     """
-    bars = a + b
-    share = b / bars
+    share = b / (a + b)
     weight = a * share
+    half = a * b / 2.0
+    per_bar = 1.0 / (a + b)
+    second, third, fourth = a * b, a * b * (a - b), a * b * (a * a - a * b + b * b)
     for j in range(n):
         d = memory[right + j] - memory[left + j]
+        memory[out + j] = memory[left + j] + share * d
+        second_row = memory[left + n + j] + memory[right + n + j]
         if kind == TREND:
-            memory[out + n + j] = memory[left + n + j] + memory[right + n + j] + a * b / 2.0 * d
-            memory[out + j] = memory[left + j] + share * d
+            memory[out + n + j] = second_row + half * d
+        elif kind == MOMENTS2:
+            memory[out + n + j] = second_row + weight * (d * d)
         elif kind == COMOMENTS:
-            dx = memory[right + n + j] - memory[left + n + j]
-            memory[out + j] = memory[left + j] + share * d
-            memory[out + n + j] = memory[left + n + j] + share * dx
-            memory[out + 2 * n + j] = memory[left + 2 * n + j] + (memory[right + 2 * n + j] + weight * (d * d))
-            memory[out + 3 * n + j] = memory[left + 3 * n + j] + (memory[right + 3 * n + j] + weight * (dx * dx))
-            memory[out + 4 * n + j] = memory[left + 4 * n + j] + (memory[right + 4 * n + j] + weight * (dx * d))
+            e = memory[right + n + j] - memory[left + n + j]
+            memory[out + n + j] = memory[left + n + j] + share * e
+            for row, product in ((2, d * e), (3, e * e), (4, d * d)):
+                place = row * n + j
+                memory[out + place] = memory[left + place] + memory[right + place] + weight * product
         else:
-            step = d / bars
-            a2 = memory[left + n + j]
-            b2 = memory[right + n + j]
-            memory[out + j] = memory[left + j] + b * step
-            memory[out + n + j] = a2 + b2 + d * step * (a * b)
-            if kind == MOMENTS4:
-                a3 = memory[left + 2 * n + j]
-                b3 = memory[right + 2 * n + j]
-                memory[out + 2 * n + j] = a3 + b3 + d * step * step * (a * b * (a - b)) + 3.0 * step * (a * b2 - b * a2)
-                memory[out + 3 * n + j] = (
-                    memory[left + 3 * n + j]
-                    + memory[right + 3 * n + j]
-                    + d * step * step * step * (a * b * (a * a - a * b + b * b))
-                    + 6.0 * step * step * (a * a * b2 + b * b * a2)
-                    + 4.0 * step * (a * b3 - b * a3)
-                )
+            step = d * per_bar
+            a2, a3, a4 = memory[left + n + j], memory[left + 2 * n + j], memory[left + 3 * n + j]
+            b2, b3, b4 = memory[right + n + j], memory[right + 2 * n + j], memory[right + 3 * n + j]
+            memory[out + n + j] = second_row + d * step * second
+            memory[out + 2 * n + j] = a3 + b3 + d * step * step * third + 3.0 * step * (a * b2 - b * a2)
+            memory[out + 3 * n + j] = (
+                a4
+                + b4
+                + d * step * step * step * fourth
+                + 6.0 * step * step * (a * a * b2 + b * b * a2)
+                + 4.0 * step * (a * b3 - b * a3)
+            )

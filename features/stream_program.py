@@ -16,9 +16,9 @@ import numpy as np
 from features import stream_kernels as machine
 from features.fields import FloatArray
 from features.node import Node
-from features.operators import NEGATE, Kind
+from features.operators import Kind
+from features.stream_forms import COMPILED
 from features.stream_kernels import IntArray
-from features.timeseries import EWMA_HALFLIVES
 
 _CONSTANTS = (Kind.NUMBER, Kind.WINDOW, Kind.LAG)
 
@@ -100,7 +100,7 @@ def build_program(roots: Sequence[Node], n_assets: int) -> Program:
     -------
     Program
     """
-    builder = _Builder(n=n_assets)
+    builder = Builder(n=n_assets)
     return builder.finish([builder.node(root) for root in roots])
 
 
@@ -118,9 +118,8 @@ class _Ring:
 class _State:
     kind: int
     sources: tuple[int, int]
-    first: int
     phase: int
-    halflife: int
+    decay: int
     windows: set[int] = field(default_factory=set)
 
 
@@ -134,7 +133,7 @@ class _Call:
 
 
 @dataclass
-class _Builder:
+class Builder:
     """Place every distinct value in a slot, and every instruction in the first phase in which its arguments are there.
 
     A slot is the place of its row in memory. Calls follow the instructions of their phase, so what needs their result
@@ -151,7 +150,7 @@ class _Builder:
     calls: list[_Call] = field(default_factory=list)
     rings: list[_Ring] = field(default_factory=list)
     history: dict[int, _Ring] = field(default_factory=dict)
-    states: dict[tuple[int, ...], tuple[int, _State]] = field(default_factory=dict)
+    states: dict[tuple[int, int, int, float], tuple[int, _State]] = field(default_factory=dict)
     ordered: dict[tuple[int, int], tuple[_Ring, _Ring]] = field(default_factory=dict)
 
     def node(self, node: Node) -> int:
@@ -231,16 +230,11 @@ class _Builder:
             self.add(ring.phase, machine.LAG, self.slots[key], ring.number, lag)
         return self.slots[key]
 
-    def time_rank(self, x: int, window: int) -> int:
+    def scan(self, operation: int, x: int, window: int, sign: int = 0) -> int:
+        """Look through the last `window` rows of a slot."""
         ring = self.keep(x, window)
         out = self.slot(ring.phase)
-        self.add(ring.phase, machine.TIME_RANK, out, ring.number, window)
-        return out
-
-    def age(self, x: int, window: int, sign: int) -> int:
-        ring = self.keep(x, window)
-        out = self.slot(ring.phase)
-        self.add(ring.phase, machine.AGE, out, ring.number, window, self.scratch(), sign)
+        self.add(ring.phase, operation, out, ring.number, window, self.scratch(), sign)
         return out
 
     def quantile(self, x: int, window: int, level: float) -> int:
@@ -254,14 +248,14 @@ class _Builder:
         self.add(values.phase, machine.QUANTILE, out, values.number, counts.number, self.number(float(level)), window)
         return out
 
-    def window(self, kind: int, window: int, y: int, x: int | None = None, *, halflife: int = 0) -> list[int]:
+    def window(self, kind: int, window: int, y: int, x: int | None = None, *, decay: float = 1.0) -> list[int]:
         """Join the state of the last `window` bars; one slot for each of its rows."""
         x = y if x is None else x
         width = machine.WIDTHS[kind]
-        key = (kind, y, x, halflife)
+        key = (kind, y, x, decay)
         if key not in self.states:
             phase = max(self.phase[y], self.phase[x])
-            state = _State(kind=kind, sources=(y, x), first=-1, phase=phase, halflife=halflife)
+            state = _State(kind=kind, sources=(y, x), phase=phase, decay=self.number(decay))
             self.states[key] = (len(self.states), state)
             self.add(phase, machine.JOIN, 0, self.states[key][0])
         number, state = self.states[key]
@@ -291,12 +285,6 @@ class _Builder:
             memory[slot : slot + self.n] = value
         for ring in self.rings:
             memory[ring.start : ring.start + ring.bars * ring.width] = ring.empty
-        for row, (_, state) in zip(states, self.states.values(), strict=True):
-            if state.kind == machine.DECAY:
-                start = self.rings[row[5]].start
-                decay = decay_of(state.halflife)
-                memory[start : start + row[1]] = [decay ** (1 << level) for level in range(row[1])]
-                row[5] = start
         last = max([0, *(phase for phase, _ in self.code), *(call.phase for call in self.calls)])
         rings = [(ring.start, ring.bars, ring.width) for ring in self.rings]
         return Program(
@@ -317,8 +305,7 @@ class _Builder:
             ages = [(window >> level + 1) << level + 1 for window in state.windows if window & size]
             ring = self.ring(machine.WIDTHS[state.kind] * self.n, state.phase)
             ring.bars = 1 + max([*ages, size if level + 1 < levels else 0])
-        powers = self.ring(levels, state.phase).number if state.kind == machine.DECAY else 0
-        return state.kind, levels, first, *state.sources, powers
+        return state.kind, levels, first, *state.sources, state.decay
 
     def instructions(self, phase: int) -> IntArray:
         return np.array([row for when, row in self.code if when == phase], dtype=np.int64).reshape(-1, 6)
@@ -337,181 +324,3 @@ class _Builder:
             for call in self.calls
             if call.phase == phase and call.node.operator is not None
         )
-
-
-def decay_of(halflife: int) -> float:
-    decay: float = 0.5 ** (1.0 / halflife)
-    return decay
-
-
-_Form = Callable[..., int]
-
-
-def _join(operation: int) -> _Form:
-    return lambda b, *slots: b.emit(operation, *slots)
-
-
-def _across(operation: int) -> _Form:
-    return lambda b, x: b.crosssection(operation, x)
-
-
-def _winsorize(b: _Builder, x: int, limit: float) -> int:
-    return b.crosssection(machine.WINSORIZE, x, b.number(float(limit)))
-
-
-def _clip(b: _Builder, x: int, low: float, high: float) -> int:
-    return b.emit(machine.MIN, b.emit(machine.MAX, x, b.number(low)), b.number(high))
-
-
-def _delta(b: _Builder, x: int, lag: int) -> int:
-    return b.emit(machine.SUBTRACT, x, b.lag(x, lag))
-
-
-def _pct_change(b: _Builder, x: int, lag: int) -> int:
-    return b.emit(machine.SUBTRACT, b.emit(machine.DIVIDE, x, b.lag(x, lag)), b.number(1.0))
-
-
-def _reduce(kind: int) -> _Form:
-    return lambda b, x, window: b.window(kind, window, x)[0]
-
-
-def _mean(b: _Builder, x: int, window: int) -> int:
-    return b.emit(machine.DIVIDE, b.window(machine.SUM, window, x)[0], b.number(window))
-
-
-def _var(b: _Builder, x: int, window: int) -> int:
-    return b.emit(machine.DIVIDE, b.window(machine.MOMENTS2, window, x)[1], b.number(window - 1))
-
-
-def _std(b: _Builder, x: int, window: int) -> int:
-    return b.emit(machine.SQRT, _var(b, x, window))
-
-
-def _zscore(b: _Builder, x: int, window: int) -> int:
-    mean = b.window(machine.MOMENTS2, window, x)[0]
-    return b.emit(machine.DIVIDE, b.emit(machine.SUBTRACT, x, mean), b.emit(machine.SPREAD, _var(b, x, window)))
-
-
-def _standardised(b: _Builder, x: int, window: int, order: int) -> int:
-    moments = b.window(machine.MOMENTS4, window, x)
-    spread = b.emit(machine.SPREAD, moments[1])
-    value = moments[order - 1]
-    for _ in range(order):
-        value = b.emit(machine.DIVIDE, value, spread)
-    return value
-
-
-def _skew(b: _Builder, x: int, window: int) -> int:
-    bias = window * math.sqrt(window - 1.0) / (window - 2)
-    return b.emit(machine.MULTIPLY, b.number(bias), _standardised(b, x, window, 3))
-
-
-def _kurt(b: _Builder, x: int, window: int) -> int:
-    raw = b.emit(machine.MULTIPLY, b.number((window + 1.0) * window), _standardised(b, x, window, 4))
-    excess = b.emit(machine.SUBTRACT, raw, b.number(3.0 * (window - 1.0)))
-    return b.emit(machine.MULTIPLY, b.number((window - 1.0) / ((window - 2.0) * (window - 3.0))), excess)
-
-
-def _cov(b: _Builder, y: int, x: int, window: int) -> int:
-    return b.emit(machine.DIVIDE, b.window(machine.COMOMENTS, window, y, x)[4], b.number(window - 1))
-
-
-def _corr(b: _Builder, y: int, x: int, window: int) -> int:
-    _, _, yy, xx, xy = b.window(machine.COMOMENTS, window, y, x)
-    ratio = b.emit(machine.DIVIDE, b.emit(machine.DIVIDE, xy, b.emit(machine.SPREAD, yy)), b.emit(machine.SPREAD, xx))
-    return _clip(b, ratio, -1.0, 1.0)
-
-
-def _beta(b: _Builder, y: int, x: int, window: int) -> int:
-    _, _, _, xx, xy = b.window(machine.COMOMENTS, window, y, x)
-    return b.emit(machine.DIVIDE, xy, xx)
-
-
-def _resid(b: _Builder, y: int, x: int, window: int) -> int:
-    mean_y, mean_x, _, _, _ = b.window(machine.COMOMENTS, window, y, x)
-    explained = b.emit(machine.MULTIPLY, _beta(b, y, x, window), b.emit(machine.SUBTRACT, x, mean_x))
-    return b.emit(machine.SUBTRACT, b.emit(machine.SUBTRACT, y, mean_y), explained)
-
-
-def _slope(b: _Builder, x: int, window: int) -> int:
-    tilt = b.window(machine.TREND, window, x)[1]
-    return b.emit(machine.DIVIDE, tilt, b.number(window * (window * window - 1.0) / 12.0))
-
-
-def _decay_linear(b: _Builder, x: int, window: int) -> int:
-    mean, tilt = b.window(machine.TREND, window, x)
-    return b.emit(machine.ADD, mean, b.emit(machine.DIVIDE, tilt, b.number(window * (window + 1.0) / 2.0)))
-
-
-def _ewma(b: _Builder, x: int, halflife: int) -> int:
-    window = EWMA_HALFLIVES * halflife
-    decay = decay_of(halflife)
-    total = b.window(machine.DECAY, window, x, halflife=halflife)[0]
-    return b.emit(machine.DIVIDE, total, b.number((1.0 - decay**window) / (1.0 - decay)))
-
-
-def _rsi(b: _Builder, x: int, window: int) -> int:
-    change = _delta(b, x, 1)
-    up = b.window(machine.SUM, window, b.emit(machine.MAX, change, b.number(0.0)))[0]
-    moved = b.window(machine.SUM, window, b.emit(machine.ABS, change))[0]
-    return b.emit(machine.DIVIDE, b.emit(machine.MULTIPLY, b.number(100.0), up), moved)
-
-
-def _atr(b: _Builder, high: int, low: int, close: int, window: int) -> int:
-    before = b.lag(close, 1)
-    true_range = b.emit(machine.SUBTRACT, b.emit(machine.MAX, high, before), b.emit(machine.MIN, low, before))
-    return _mean(b, true_range, window)
-
-
-COMPILED: Mapping[str, _Form] = MappingProxyType(
-    {
-        "+": _join(machine.ADD),
-        "-": _join(machine.SUBTRACT),
-        "*": _join(machine.MULTIPLY),
-        "/": _join(machine.DIVIDE),
-        NEGATE: _join(machine.NEGATE),
-        "<": _join(machine.LESS),
-        "<=": _join(machine.LESS_EQUAL),
-        "==": _join(machine.EQUAL),
-        "!=": _join(machine.DIFFERENT),
-        "abs": _join(machine.ABS),
-        "sqrt": _join(machine.SQRT),
-        "sign": _join(machine.SIGN),
-        "min": _join(machine.MIN),
-        "max": _join(machine.MAX),
-        "clip": _clip,
-        "where": _join(machine.WHERE),
-        "rank": _across(machine.RANK),
-        "zscore": _across(machine.ZSCORE),
-        "demean": _across(machine.DEMEAN),
-        "scale": _across(machine.SCALE),
-        "winsorize": _winsorize,
-        "delay": lambda b, x, lag: b.lag(x, lag),
-        "delta": _delta,
-        "pct_change": _pct_change,
-        "ts_sum": _reduce(machine.SUM),
-        "ts_count": _reduce(machine.SUM),
-        "ts_min": _reduce(machine.LOWEST),
-        "ts_max": _reduce(machine.HIGHEST),
-        "ts_mean": _mean,
-        "ts_var": _var,
-        "ts_std": _std,
-        "ts_zscore": _zscore,
-        "ts_skew": _skew,
-        "ts_kurt": _kurt,
-        "ts_median": lambda b, x, window: b.quantile(x, window, 0.5),
-        "ts_quantile": lambda b, x, window, level: b.quantile(x, window, level),
-        "ts_rank": lambda b, x, window: b.time_rank(x, window),
-        "ts_argmin": lambda b, x, window: b.age(x, window, 1),
-        "ts_argmax": lambda b, x, window: b.age(x, window, -1),
-        "ts_cov": _cov,
-        "ts_corr": _corr,
-        "ts_beta": _beta,
-        "ts_resid": _resid,
-        "ts_slope": _slope,
-        "decay_linear": _decay_linear,
-        "ewma": _ewma,
-        "rsi": _rsi,
-        "atr": _atr,
-    }
-)
