@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from features.fields import FloatArray
+from features.fields import FloatArray, freeze
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ def rank(x: FloatArray) -> FloatArray:
     if x.shape[1] <= MOST_COMPARED:
         from features.barkernels import bar_rank
 
-        bar_rank(np.ascontiguousarray(x), 0, out)
+        bar_rank(freeze(x), 0, out)
         return out
     order = np.argsort(x, axis=1)
     ordered = np.take_along_axis(x, order, axis=1)
@@ -50,7 +50,7 @@ def quantile(x: FloatArray, n: float) -> FloatArray:
     if x.shape[1] <= MOST_COMPARED:
         from features.barkernels import bar_rank
 
-        bar_rank(np.ascontiguousarray(x), int(n), out)
+        bar_rank(freeze(x), int(n), out)
         return out
     order = np.argsort(x, axis=1)
     ordered = np.take_along_axis(x, order, axis=1)
@@ -99,7 +99,7 @@ def neutralize(x: FloatArray, factor: FloatArray) -> FloatArray:
     from features.barkernels import bar_neutralize
 
     out = np.empty(x.shape)
-    bar_neutralize(np.ascontiguousarray(x), np.ascontiguousarray(factor), out)
+    bar_neutralize(freeze(x), freeze(factor), out)
     return out
 
 
@@ -117,7 +117,7 @@ def _scaled(x: FloatArray, what: int) -> FloatArray:
     from features.barkernels import bar_scale
 
     out = np.empty(x.shape)
-    bar_scale(np.ascontiguousarray(x), what, out)
+    bar_scale(freeze(x), what, out)
     return out
 
 
@@ -125,7 +125,7 @@ def _grouped(x: FloatArray, group: FloatArray, *, ranked: bool) -> FloatArray:
     from features.barkernels import bar_group
 
     out = np.empty(x.shape)
-    bar_group(np.ascontiguousarray(x), np.ascontiguousarray(group), ranked, out)
+    bar_group(freeze(x), freeze(group), ranked, out)
     return out
 
 

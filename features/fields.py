@@ -136,6 +136,16 @@ def available_fields(columns: Collection[str]) -> tuple[str, ...]:
     return tuple(known) + tuple(sorted(name for name in have - set(FIELDS) if name.isidentifier()))
 
 
+def freeze(x: FloatArray) -> FloatArray:
+    """Return a read-only C-contiguous view (a copy if it must be) of an array, whatever it was.
+
+    Compiled loops take their input so: numba compiles anew for every kind of array that it meets.
+    """
+    view = np.ascontiguousarray(x).view()
+    view.flags.writeable = False
+    return view
+
+
 def load_field(name: str, panel: Panel) -> FloatArray:
     """Load one field of a panel.
 

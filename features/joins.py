@@ -80,7 +80,7 @@ def window_statistic(
             _load(statistic, y, x, start, stop, first, strip, states[0])
             last = 0
             for k in range(plan.shape[0]):
-                left, left_bars, right, right_bars, last = plan[k]
+                left, left_bars, right, right_bars, last = plan[k, 0], plan[k, 1], plan[k, 2], plan[k, 3], plan[k, 4]
                 n = (stop - start - left_bars - right_bars + 1) * strip
                 _join(
                     statistic,
@@ -97,9 +97,8 @@ def window_statistic(
             n = (stop - start - window + 1) * strip
             _finish(statistic, states[last], states[0], (window - 1) * strip, n, window, apart[0])
             for t in range(stop - start - window + 1):
-                row = out[start + window - 1 + t]
                 for j in range(strip):
-                    row[first + j] = apart[0, t * strip + j]
+                    out[start + window - 1 + t, first + j] = apart[0, t * strip + j]
 
 
 @njit(inline="always", error_model="numpy")
@@ -138,7 +137,7 @@ def _load(
             state[k, i] = 0.0
 
 
-@njit(inline="always", error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _join(
     statistic: int,
     left: FloatArray,
@@ -247,7 +246,7 @@ def _join_moments(
         o2[i] = a2[i] + b2[i] + d[i] * (d[i] * per_bar) * second
 
 
-@njit(inline="always", error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _finish(statistic: int, state: FloatArray, bars: FloatArray, now: int, n: int, window: int, result: FloatArray) -> None:
     w = float(window)
     a = state[0]

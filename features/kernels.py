@@ -87,9 +87,11 @@ def window_quantile(x: FloatArray, window: int, level: float, out: FloatArray) -
     ordered = np.empty((2, _STRIP, padded + 2))
     clean = np.empty(_STRIP, dtype=np.int64)
     for first in range(0, n_assets, _STRIP):
-        ordered[:] = np.inf
-        ordered[:, :, 0] = -np.inf
-        clean[:] = 0
+        for j in range(_STRIP):
+            clean[j] = 0
+            for k in range(padded + 2):
+                ordered[0, j, k] = np.inf if k else -np.inf
+                ordered[1, j, k] = np.inf if k else -np.inf
         for t in range(n_bars):
             for j in range(min(_STRIP, n_assets - first)):
                 value = x[t, first + j]
@@ -97,7 +99,8 @@ def window_quantile(x: FloatArray, window: int, level: float, out: FloatArray) -
                 new = ordered[1 - t % 2, j]
                 if value != value:
                     clean[j] = 0
-                    new[1:] = np.inf
+                    for k in range(1, padded + 2):
+                        new[k] = np.inf
                     out[t, first + j] = np.nan
                     continue
                 leaving = x[t - window, first + j] if clean[j] >= window else np.inf
@@ -124,13 +127,15 @@ def window_deviation(x: FloatArray, window: int, out: FloatArray) -> None:
     flat = x.reshape(-1)
     result = out.reshape(-1)
     first = min(window - 1, n_bars) * n_assets
-    result[:first] = np.nan
+    for i in range(first):
+        result[i] = np.nan
     mean = np.empty(_TILE)
     total = np.empty(_TILE)
     for start in range(first, flat.size, _TILE):
         n = min(_TILE, flat.size - start)
         now = flat[start : start + n]
-        total[:] = 0.0
+        for i in range(n):
+            total[i] = 0.0
         for lag in range(window - 1, 0, -1):
             then = flat[start - lag * n_assets :]
             for i in range(n):

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from features.fields import FloatArray
+from features.fields import FloatArray, freeze
 
 IntArray = npt.NDArray[np.int64]
 
@@ -110,7 +110,7 @@ def ts_rank(x: FloatArray, window: int) -> FloatArray:
     from features.kernels import window_rank
 
     out = np.empty(x.shape)
-    window_rank(np.ascontiguousarray(x), window, out)
+    window_rank(freeze(x), window, out)
     return out
 
 
@@ -118,7 +118,7 @@ def ts_quantile(x: FloatArray, window: int, level: float) -> FloatArray:
     from features.kernels import window_quantile
 
     out = np.empty(x.shape)
-    window_quantile(np.ascontiguousarray(x), window, float(level), out)
+    window_quantile(freeze(x), window, float(level), out)
     return out
 
 
@@ -149,8 +149,8 @@ def _statistic(statistic: int, y: FloatArray, window: int, x: FloatArray | None 
     from features.joins import window_statistic
 
     out = np.empty(y.shape)
-    y = np.ascontiguousarray(y)
-    window_statistic(statistic, y, y if x is None else np.ascontiguousarray(x), window, _plan(window), decay, out)
+    y = freeze(y)
+    window_statistic(statistic, y, y if x is None else freeze(x), window, _plan(window), decay, out)
     return out
 
 
@@ -177,15 +177,11 @@ def _plan(window: int) -> IntArray:
         size *= 2
 
 
-def _columns(x: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(x.T)
-
-
 def _age(x: FloatArray, window: int, sign: float) -> FloatArray:
     from features.kernels import window_age
 
     out = np.full(x.shape, np.nan)
-    window_age(_columns(x), window, sign, out)
+    window_age(freeze(x.T), window, sign, out)
     return out
 
 
@@ -193,7 +189,7 @@ def ffill(x: FloatArray, lag: int) -> FloatArray:
     from features.kernels import fill_forward
 
     out = np.empty(x.shape)
-    fill_forward(np.ascontiguousarray(x), lag, out)
+    fill_forward(freeze(x), lag, out)
     return out
 
 
@@ -213,7 +209,7 @@ def ts_mad(x: FloatArray, window: int) -> FloatArray:
     from features.kernels import window_deviation
 
     out = np.empty(x.shape)
-    window_deviation(np.ascontiguousarray(x), window, out)
+    window_deviation(freeze(x), window, out)
     return out
 
 
