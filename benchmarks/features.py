@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -247,6 +248,8 @@ def main() -> None:
     parser.add_argument("--pyqlib", metavar="PYTHON", help="a Python that has pyqlib; this one, if it has")
     parser.add_argument("--large", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.pyqlib is not None and shutil.which(arguments.pyqlib) is None:
+        parser.error(f"--pyqlib must name a Python that can be run, was {arguments.pyqlib}")
     if arguments.large:
         print(json.dumps(run_large()))
         return
