@@ -33,11 +33,10 @@ import pandas as pd
 
 from benchmarks.backtest import cpu_model, time_call
 from core.market.panel import Panel
-from features import parse
+from features import FeatureStream, compute, compute_each, parse
 from features.alphas import ALPHA158
-from features.engine import compute, compute_each, count_bytes
+from features.engine import count_bytes
 from features.grammar import random_expression
-from features.stream import FeatureStream
 
 N_BARS, N_ASSETS, ROUNDS = 8_000, 20, 7
 N_RANDOM, BATCH, N_NEW_BARS = 1_000, 100, 200

@@ -4,13 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from features.engine import compute
+    from features.engine import compute, compute_each
     from features.explanation import Explanation, explain
     from features.expression import Expression, parse
     from features.leaks import LeakReport, check_leaks
     from features.stream import FeatureStream
 
-__all__ = ["Explanation", "Expression", "FeatureStream", "LeakReport", "check_leaks", "compute", "explain", "parse"]
+__all__ = [
+    "Explanation",
+    "Expression",
+    "FeatureStream",
+    "LeakReport",
+    "check_leaks",
+    "compute",
+    "compute_each",
+    "explain",
+    "parse",
+]
 
 _HOME = {
     "Explanation": "features.explanation",
@@ -19,6 +29,7 @@ _HOME = {
     "LeakReport": "features.leaks",
     "check_leaks": "features.leaks",
     "compute": "features.engine",
+    "compute_each": "features.engine",
     "explain": "features.explanation",
     "parse": "features.expression",
 }

@@ -102,12 +102,21 @@ class Evaluation:
         for place in sorted(range(len(args)), key=lambda place: -self.count_arrays(node.args[place])):
             if args[place] is None:
                 args[place] = self.value(node.args[place])
+        function = node.operator.function
         with np.errstate(all="ignore"):
-            result = node.operator.function(*args)
+            # Fresh memory costs more than the arithmetic: a ufunc writes over an argument that nobody else will read.
+            spare = self._spare(node, args) if isinstance(function, np.ufunc) else None
+            result = function(*args) if spare is None else function(*args, out=spare)
             infinite = np.isinf(result)
             if infinite.any():
                 np.copyto(result, np.nan, where=infinite)
         return result
+
+    def _spare(self, node: Node, args: Sequence[FloatArray | int | float | None]) -> FloatArray | None:
+        for arg, value in zip(node.args, args, strict=True):
+            if isinstance(value, np.ndarray) and value.flags.writeable and arg.canonical not in self._shared:
+                return value
+        return None
 
     def _expect(self, node: Node) -> None:
         """Count one more use; a value that nobody expected so far will need its arguments."""

@@ -63,7 +63,8 @@ def compute_on_ray(
     Notes
     -----
     Without a connection one is made: to ``AQF_RAY_ADDRESS`` if it is set, else to a cluster that is started on this machine.
-    It stays until the process ends or calls ``ray.shutdown()``. A worker that dies has its batch retried by Ray three times.
+    It stays until the process ends or calls ``ray.shutdown()``. The machines of a cluster need this package installed. A
+    worker that dies has its batch retried by Ray three times. The result is gathered in this process, outside of the budget.
     """
     ray = _import_ray()
     out = np.empty((len(expressions), *panel.shape))

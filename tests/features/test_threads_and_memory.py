@@ -134,6 +134,17 @@ def test_each_value_belongs_to_the_caller():
     assert np.nanmin(PANEL.close) > 0.0
 
 
+def test_no_value_that_is_needed_again_is_written_over():
+    close, open_ = PANEL.get("close"), PANEL.get("open")
+    total = close + open_
+    got = compute(["(close + open) * 2 - (close + open)", "close + open", "abs(close - open) / close", "-close"], PANEL)
+    np.testing.assert_array_equal(got[0], total * 2 - total)
+    np.testing.assert_array_equal(got[1], total)
+    np.testing.assert_array_equal(got[2], np.abs(close - open_) / close)
+    np.testing.assert_array_equal(got[3], -close)
+    np.testing.assert_array_equal(PANEL.get("close"), build_panel(150, 5, seed=3).get("close"))
+
+
 def test_features_that_nobody_takes_leave_no_threads_behind():
     each = compute_each(FAMILY * 5, PANEL, threads=3)
     next(each)
