@@ -165,6 +165,6 @@ def test_arrays_held_at_a_time_by_hand():
 
 
 def test_bytes_touched_by_hand():
-    # returns -> ts_mean, once; ts_mean -> rank; ts_mean, close -> their sum; and two copies into the result.
-    expressions = [parse("rank(ts_mean(returns, 5))"), parse("ts_mean(returns, 5) + close")]
+    # returns -> ts_mean, once; ts_mean -> rank; ts_mean, returns -> their sum; and two copies into the result.
+    expressions = [parse("rank(ts_mean(returns, 5))"), parse("ts_mean(returns, 5) + returns")]
     assert count_bytes(expressions, PANEL) == (2 + 2 + 3 + 2 * 2) * ARRAY
