@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -101,7 +102,7 @@ def time_alpha158(panel: Panel, rounds: int, python: str | None) -> dict[str, An
     """Return milliseconds a feature with one thread, with two, and with pyqlib."""
     expressions = [parse(text) for text in ALPHA158.values()]
     first, _ = time_call(lambda: compute(expressions, panel, threads=1))
-    one, two, cpu, theirs, their_cpu, whole = [], [], [], [], [], []
+    one, each, two, cpu, theirs, their_cpu, whole = [], [], [], [], [], [], []
     peer: dict[str, Any] = {}
 
     def take_turns(process: subprocess.Popen[str] | None) -> None:
@@ -109,6 +110,7 @@ def time_alpha158(panel: Panel, rounds: int, python: str | None) -> dict[str, An
             started = time.process_time()
             one.append(time_call(lambda: compute(expressions, panel, threads=1))[0])
             cpu.append(time.process_time() - started)
+            each.append(time_call(lambda: deque(compute_each(expressions, panel, threads=1), maxlen=0))[0])
             two.append(time_call(lambda: compute(expressions, panel, threads=2))[0])
             if process is not None:
                 answer = ask(process, "compute")
@@ -124,22 +126,24 @@ def time_alpha158(panel: Panel, rounds: int, python: str | None) -> dict[str, An
             peer = {f"pyqlib_{name}": value for name, value in ask(process).items()}
             ask(process, "compute")
             take_turns(process)
-    each = 1e3 / len(expressions)
+    ms = 1e3 / len(expressions)
     touched = count_bytes(expressions, panel) / min(one) / 1e9
     copied = copy_speed()
     figures = {
         "aqf_first_seconds": first,
-        "aqf_ms": each * min(one),
-        "aqf_two_threads_ms": each * min(two),
+        "aqf_ms": ms * min(one),
+        "aqf_one_by_one_ms": ms * min(each),
+        "aqf_two_threads_ms": ms * min(two),
         "two_threads_over_one": min(one) / min(two),
         "touched_gb_per_second": touched,
         "copy_gb_per_second": copied,
         "touched_over_copy": touched / copied,
     }
     if theirs:
-        figures["pyqlib_ms"] = each * min(theirs)
-        figures["pyqlib_with_files_and_table_ms"] = each * min(whole)
+        figures["pyqlib_ms"] = ms * min(theirs)
+        figures["pyqlib_with_files_and_table_ms"] = ms * min(whole)
         figures["pyqlib_over_aqf"] = min(theirs) / min(one)
+        figures["pyqlib_over_aqf_one_by_one"] = min(theirs) / min(each)
         figures["pyqlib_over_aqf_processor_time"] = min(their_cpu) / min(cpu)
     return {**figures, **peer}
 
@@ -264,14 +268,16 @@ def print_figures(figures: dict[str, Any]) -> None:
     print(f"Alpha158 on {N_ASSETS} assets x {N_BARS:,} bars, ms a feature, best of {figures['rounds']} rounds in turns")
     print(f"  AQF, one thread    {figures['aqf_ms']:>10.3f}   (first call, compiling if need be: ", end="")
     print(f"{figures['aqf_first_seconds']:.1f} s in all)")
+    print(f"  AQF, one by one    {figures['aqf_one_by_one_ms']:>10.3f}   (each handed over and let go, as pyqlib's)")
     print(f"  AQF, two threads   {figures['aqf_two_threads_ms']:>10.3f}")
     if "pyqlib_ms" in figures:
         print(f"  pyqlib, one core   {figures['pyqlib_ms']:>10.3f}   (with its files, cast and table: ", end="")
         print(f"{figures['pyqlib_with_files_and_table_ms']:.3f})")
     else:
         print("  pyqlib was not measured: pass --pyqlib PYTHON, one that has pyqlib==0.9.7")
-    if "pyqlib_ms" in figures:
-        print(f"{'pyqlib_over_aqf_processor_time':32}{figures['pyqlib_over_aqf_processor_time']:>10.1f}")
+    for name in ("pyqlib_over_aqf_one_by_one", "pyqlib_over_aqf_processor_time"):
+        if name in figures:
+            print(f"{name:32}{figures[name]:>10.1f}")
     for name, goal in GOALS.items():
         if name in figures:
             print(f"{name:32}{figures[name]:>10.1f} (goal {goal:g})")
