@@ -137,9 +137,12 @@ def _opposites(tried: Sequence[Tried]) -> list[Candidate]:
 
 
 def _library(question: str, fields: Sequence[str], tried: Sequence[Tried]) -> list[Candidate]:
-    """Order the known factors: families the question names, then the least tried, the best measured among equals."""
+    """Order the known factors: families the question names, then the least tried, the best measured among equals.
+
+    Qlib's features claim no direction, so most of them cost two trials; they are offered to a question that says `alpha158`.
+    """
     by_family: dict[str, list[Candidate]] = {}
-    for item in library_for(fields):
+    for item in library_for(fields, alpha158="alpha158" in question.casefold()):
         by_family.setdefault(item.family, []).append(
             Candidate(name=item.name, expression=item.expression, family=item.family, hypothesis=item.hypothesis)
         )

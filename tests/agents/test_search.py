@@ -62,6 +62,13 @@ def test_what_the_question_names_comes_first() -> None:
     assert {idea.family for idea in propose(question="Is there momentum?")} == {"momentum"}
 
 
+def test_alpha158_is_offered_to_a_question_that_names_it_and_to_no_other() -> None:
+    named = propose(40, question="Which of alpha158 tells returns apart?")
+    assert {idea.family for idea in named} == {"alpha158"}
+    assert [idea.name for idea in named[:2]] == ["KMID", "KLEN"]
+    assert "alpha158" not in {idea.family for idea in propose(400)}
+
+
 def test_without_a_named_family_the_first_ideas_come_from_different_ones() -> None:
     families = [idea.family for idea in propose()]
     assert len(set(families)) == len(families)
