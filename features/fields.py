@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import MissingDataError
+from features.units import NO_UNIT, PRICE, SHARE, Unit
 
 if TYPE_CHECKING:
     from core.market.panel import Panel
@@ -36,6 +37,8 @@ class Field:
         Bars of history it needs beyond the current one.
     doc : str
         One line: formula and unit.
+    unit : Unit
+        What it is measured in.
     load : callable Panel -> ndarray of shape (n_bars, n_assets)
         Computes it.
     """
@@ -44,6 +47,7 @@ class Field:
     columns: frozenset[str]
     lookback: int
     doc: str
+    unit: Unit
     load: Callable[[Panel], FloatArray]
 
 
@@ -84,28 +88,34 @@ def _column(name: str) -> Callable[[Panel], FloatArray]:
     return lambda panel: panel.get(name)
 
 
-def _field(name: str, columns: str, lookback: int, doc: str, load: Callable[[Panel], FloatArray]) -> tuple[str, Field]:
-    return name, Field(name=name, columns=frozenset(columns.split()), lookback=lookback, doc=doc, load=load)
+def _fields() -> dict[str, Field]:
+    found: dict[str, Field] = {}
 
+    def add(name: str, columns: str, lookback: int, unit: Unit, doc: str, load: Callable[[Panel], FloatArray]) -> None:
+        needs = frozenset(columns.split())
+        found[name] = Field(name=name, columns=needs, lookback=lookback, unit=unit, doc=doc, load=load)
 
-FIELDS: Mapping[str, Field] = MappingProxyType(
-    dict(
-        (
-            _field("open", "open", 0, "opening price", _column("open")),
-            _field("high", "high", 0, "highest price of the bar", _column("high")),
-            _field("low", "low", 0, "lowest price of the bar", _column("low")),
-            _field("close", "close", 0, "closing price", _column("close")),
-            _field("volume", "volume", 0, "traded shares", _column("volume")),
-            _field("vwap", "high low close", 0, "the panel's own `vwap`, else (high + low + close) / 3", _vwap),
-            _field("returns", "close", 1, "close / previous close - 1; NaN unless both are positive", _returns),
-            _field("log_returns", "close", 1, "log(close / previous close); NaN unless both are positive", _log_returns),
-            _field("market_returns", "close", 1, "mean of `returns` over the symbols, the same for all", _market_returns),
-            _field(
-                "dollar_volume", "close volume", 0, "close * volume", lambda panel: panel.get("close") * panel.get("volume")
-            ),
-        )
+    add("open", "open", 0, PRICE, "opening price", _column("open"))
+    add("high", "high", 0, PRICE, "highest price of the bar", _column("high"))
+    add("low", "low", 0, PRICE, "lowest price of the bar", _column("low"))
+    add("close", "close", 0, PRICE, "closing price", _column("close"))
+    add("volume", "volume", 0, SHARE, "traded shares", _column("volume"))
+    add("vwap", "high low close", 0, PRICE, "the panel's own `vwap`, else (high + low + close) / 3", _vwap)
+    add("returns", "close", 1, NO_UNIT, "close / previous close - 1; NaN unless both are positive", _returns)
+    add("log_returns", "close", 1, NO_UNIT, "log(close / previous close); NaN unless both are positive", _log_returns)
+    add("market_returns", "close", 1, NO_UNIT, "mean of `returns` over the symbols, the same for all", _market_returns)
+    add(
+        "dollar_volume",
+        "close volume",
+        0,
+        PRICE.times(SHARE),
+        "close * volume",
+        lambda panel: panel.get("close") * panel.get("volume"),
     )
-)
+    return found
+
+
+FIELDS: Mapping[str, Field] = MappingProxyType(_fields())
 
 
 def available_fields(columns: Collection[str]) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from typing import TypeVar
 import numpy as np
 
 from core.errors import ExpressionError, MissingDataError
+from features.calls import build_call
 from features.expression import Expression, parse
 from features.fields import FIELDS, available_fields
-from features.node import Node, build_call, build_constant, build_field
+from features.node import Node, build_constant, build_field
 from features.operators import OPERATORS, Kind, Operator
+from features.units import NO_UNIT
 
 WINDOWS = (2, 3, 5, 8, 10, 15, 21, 42, 63, 126, 252)
 MAX_GROWN_SIZE = 40
@@ -32,11 +34,14 @@ _NUMBERS: dict[str, tuple[tuple[float, ...], ...]] = {
     "quantile": ((3.0, 5.0, 10.0),),
     "ts_quantile": ((0.05, 0.1, 0.25, 0.75, 0.9, 0.95),),
 }
-_BARS_ONLY = frozenset({"atr"})
+_LEFT_OUT = frozenset({"atr", "known", "coalesce", "ffill", "ts_prod"})
+"""What wants arguments of one sort, or changes nothing on data without gaps."""
+_GROUPED = frozenset({"group_neutralize", "group_rank"})
+_GROUPS = (3.0, 5.0)
 _NUMERIC = tuple(
-    operator for operator in OPERATORS.values() if operator.result is Kind.PANEL and operator.name not in _BARS_ONLY
+    operator for operator in OPERATORS.values() if operator.result is Kind.PANEL and operator.name not in _LEFT_OUT
 )
-_MASKS = tuple(operator for operator in OPERATORS.values() if operator.result is Kind.MASK)
+_MASKS = tuple(operator for operator in OPERATORS.values() if operator.result is Kind.MASK and operator.name not in _LEFT_OUT)
 _FIRST_MASKS = tuple(operator for operator in _MASKS if Kind.MASK not in operator.signature)
 _PANELS = (Kind.PANEL, Kind.VALUE)
 
@@ -170,9 +175,25 @@ def _call(rng: np.random.Generator, operator: Operator, names: Collection[str], 
             args.append(build_constant(_pick(rng, next(numbers))))
         elif kind is Kind.VALUE and place > 0 and rng.random() < 0.2:
             args.append(build_constant(_pick(rng, _SOME_NUMBERS)))
+        elif place == 1 and operator.name in _GROUPED:
+            by = _grow(rng, names, depth - 2)
+            args.append(build_call("quantile", (by, build_constant(_pick(rng, _GROUPS)))))
         else:
             args.append(_grow(rng, names, depth - 1))
-    return build_call(operator.name, tuple(args))
+    return _fitted(operator.name, tuple(args))
+
+
+def _fitted(name: str, args: tuple[Node, ...]) -> Node:
+    """Join arguments, after turning those whose units do not fit into ranks."""
+    rule = OPERATORS[name].unit
+    unlike = rule.clashing([arg.unit for arg in args]) is not None
+    ranked = rule.alike if unlike else (0,) if rule.bare and args[0].unit not in (None, NO_UNIT) else ()
+    return build_call(
+        name,
+        tuple(
+            build_call("rank", (arg,)) if place in ranked and arg.kind is Kind.PANEL else arg for place, arg in enumerate(args)
+        ),
+    )
 
 
 def _mask(rng: np.random.Generator, names: Collection[str], depth: int) -> Node:
@@ -192,10 +213,10 @@ def _changed(node: Node, rng: np.random.Generator, names: Collection[str]) -> No
             place = _pick(rng, tunable)
             args = list(node.args)
             args[place] = build_constant(_tuned(rng, node.operator, place))
-            return build_call(node.operator.name, tuple(args))
+            return _fitted(node.operator.name, tuple(args))
         case "operator":
             same = [other for other in _NUMERIC if other.signature == node.operator.signature]
-            return build_call(_pick(rng, same).name, node.args) if same else _grow(rng, names, 2)
+            return _fitted(_pick(rng, same).name, node.args) if same else _grow(rng, names, 2)
         case "unwrap":
             return _pick(rng, inner)
         case "wrap":
@@ -213,7 +234,7 @@ def _tuned(rng: np.random.Generator, operator: Operator, place: int) -> int | fl
 def _wrapped(node: Node, rng: np.random.Generator) -> Node:
     unary = [operator for operator in _NUMERIC if operator.signature[0] in _PANELS and _only_windows(operator.signature[1:])]
     operator = _pick(rng, unary)
-    return build_call(operator.name, (node, *(build_constant(_window(rng, operator)) for _ in operator.signature[1:])))
+    return _fitted(operator.name, (node, *(build_constant(_window(rng, operator)) for _ in operator.signature[1:])))
 
 
 def _only_windows(kinds: tuple[Kind, ...]) -> bool:
@@ -237,7 +258,7 @@ def _replace(node: Node, path: _Path, new: Node) -> Node:
         return new
     args = list(node.args)
     args[path[0]] = _replace(args[path[0]], path[1:], new)
-    return build_call(node.operator.name, tuple(args))
+    return _fitted(node.operator.name, tuple(args))
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[_T]) -> _T:
