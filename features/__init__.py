@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from features.engine import compute
+    from features.explanation import Explanation, explain
     from features.expression import Expression, parse
     from features.leaks import LeakReport, check_leaks
 
-__all__ = ["Expression", "LeakReport", "check_leaks", "compute", "parse"]
+__all__ = ["Explanation", "Expression", "LeakReport", "check_leaks", "compute", "explain", "parse"]
 
 _HOME = {
+    "Explanation": "features.explanation",
     "Expression": "features.expression",
     "LeakReport": "features.leaks",
     "check_leaks": "features.leaks",
     "compute": "features.engine",
+    "explain": "features.explanation",
     "parse": "features.expression",
 }
 

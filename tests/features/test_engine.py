@@ -50,8 +50,8 @@ def test_results_belong_to_the_caller():
 
 
 def test_spelling_does_not_change_a_single_bit():
-    left = compute("(close + open) * volume - max(low, high)", PANEL)
-    right = compute("volume * (open + close) - max(high, low)", PANEL)
+    left = compute("(close + open) * returns - max(low, high)", PANEL)
+    right = compute("returns * (open + close) - max(high, low)", PANEL)
     np.testing.assert_array_equal(left, right)
 
 
@@ -106,7 +106,7 @@ def test_empty_panels_give_empty_features():
     none = PANEL.slice(0, 0)
     texts = [
         "rank(ts_mean(returns, 5))",
-        "ts_std(close, 5) + ts_rank(close, 5)",
+        "ts_std(returns, 5) + ts_rank(close, 5)",
         "winsorize(zscore(close), 0.1)",
         "market_returns",
     ]

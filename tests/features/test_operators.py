@@ -6,24 +6,31 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from core.market import Panel
-from features import compute
+from features import compute, parse
 from features.operators import OPERATORS
 from features.timeseries import EWMA_HALFLIVES
 from tests.features.panels import build_panel
 
 PANEL = build_panel()
-CLOSE = PANEL.frame("close")
-OPEN = PANEL.frame("open")
-HIGH = PANEL.frame("high")
-LOW = PANEL.frame("low")
-VOLUME = PANEL.frame("volume")
 MOOD = PANEL.frame("mood")
-RETURNS = CLOSE / CLOSE.shift(1) - 1
-KNOWN = CLOSE.notna() & OPEN.notna()
-MARKET = RETURNS.apply(lambda _: RETURNS.mean(axis=1))
+
+
+class Data:
+    """The columns of a panel as DataFrames, and what several references need of them."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.close, self.open, self.high, self.low, self.volume, self.mood, self.book = (
+            panel.frame(name) for name in ("close", "open", "high", "low", "volume", "mood", "book")
+        )
+        self.returns = self.close / self.close.shift(1) - 1
+        self.known = self.close.notna() & self.open.notna()
+        self.market = self.returns.apply(lambda _: self.returns.mean(axis=1))
+        self.up = self.close.gt(self.open).astype(float).where(self.known)
 
 
 def finite(frame: pd.DataFrame) -> pd.DataFrame:
@@ -84,22 +91,22 @@ def row_winsorize(row):
     return row.clip(row.quantile(0.1), row.quantile(0.9))
 
 
-def rsi_reference(window):
-    change = CLOSE.diff()
+def rsi_reference(d, window):
+    change = d.close.diff()
     up = rolling(change.clip(lower=0), window, np.sum)
     down = rolling((-change).clip(lower=0), window, np.sum)
     return 100 * up / (up + down)
 
 
-def true_range():
-    before = CLOSE.shift(1)
-    parts = np.stack([(HIGH - LOW).to_numpy(), (HIGH - before).abs().to_numpy(), (LOW - before).abs().to_numpy()])
-    return pd.DataFrame(parts.max(axis=0), index=CLOSE.index, columns=CLOSE.columns)
+def true_range(d):
+    before = d.close.shift(1)
+    parts = np.stack([(d.high - d.low).to_numpy(), (d.high - before).abs().to_numpy(), (d.low - before).abs().to_numpy()])
+    return pd.DataFrame(parts.max(axis=0), index=d.close.index, columns=d.close.columns)
 
 
-def ewma_reference(halflife):
+def ewma_reference(d, halflife):
     weights = 0.5 ** (np.arange(EWMA_HALFLIVES * halflife)[::-1] / halflife)
-    return rolling(CLOSE, len(weights), lambda x: np.average(x, weights=weights))
+    return rolling(d.close, len(weights), lambda x: np.average(x, weights=weights))
 
 
 def row_quantile(row, n):
@@ -140,97 +147,99 @@ def since_true(x):
     return np.flatnonzero(x[::-1])[0] if x.any() else np.nan
 
 
-def up_mask():
-    return CLOSE.gt(OPEN).astype(float).where(KNOWN)
-
-
-def both_masks(join):
-    left, right = up_mask(), MOOD.gt(0).astype(float).where(KNOWN)
+def both_masks(d, join):
+    left, right = d.up, d.mood.gt(0).astype(float).where(d.mood.notna())
     return join(left == 1, right == 1).astype(float).where(left.notna() & right.notna())
 
 
 CASES = {
-    "and": ("where((close > open) and (mood > 0), 1, 0)", lambda: both_masks(np.logical_and)),
-    "or": ("where((close > open) or (mood > 0), 1, 0)", lambda: both_masks(np.logical_or)),
-    "not": ("where(not (close > open), 1, 0)", lambda: (CLOSE <= OPEN).astype(float).where(KNOWN)),
-    "known": ("where(known(close), 1, 0)", lambda: CLOSE.notna().astype(float)),
-    "coalesce": ("coalesce(close, mood)", lambda: CLOSE.fillna(MOOD)),
-    "exp": ("exp(mood)", lambda: MOOD.map(math.exp)),
-    "tanh": ("tanh(mood)", lambda: MOOD.map(math.tanh)),
-    "ffill": ("ffill(close, 3)", lambda: CLOSE.ffill(limit=3)),
-    "cs_mean": ("cs_mean(returns)", lambda: MARKET),
-    "quantile": ("quantile(mood, 4)", lambda: MOOD.apply(row_quantile, axis=1, n=4)),
-    "neutralize": ("neutralize(returns, mood)", lambda: by_row(row_neutralize, RETURNS, MOOD)),
+    "and": ("where((close > open) and (mood > 0), 1, 0)", lambda d: both_masks(d, np.logical_and)),
+    "or": ("where((close > open) or (mood > 0), 1, 0)", lambda d: both_masks(d, np.logical_or)),
+    "not": ("where(not (close > open), 1, 0)", lambda d: (d.close <= d.open).astype(float).where(d.known)),
+    "known": ("where(known(close), 1, 0)", lambda d: d.close.notna().astype(float)),
+    "coalesce": ("coalesce(close, mood)", lambda d: d.close.fillna(d.mood)),
+    "exp": ("exp(mood)", lambda d: d.mood.map(math.exp)),
+    "tanh": ("tanh(mood)", lambda d: d.mood.map(math.tanh)),
+    "ffill": ("ffill(close, 3)", lambda d: d.close.ffill(limit=3)),
+    "cs_mean": ("cs_mean(returns)", lambda d: d.market),
+    "quantile": ("quantile(mood, 4)", lambda d: d.mood.apply(row_quantile, axis=1, n=4)),
+    "neutralize": ("neutralize(returns, mood)", lambda d: by_row(row_neutralize, d.returns, d.mood)),
     "group_neutralize": (
         "group_neutralize(returns, mood)",
-        lambda: by_row(lambda x, group: x - x.groupby(group).transform("mean"), RETURNS, MOOD),
+        lambda d: by_row(lambda x, group: x - x.groupby(group).transform("mean"), d.returns, d.mood),
     ),
-    "group_rank": ("group_rank(returns, sign(mood))", lambda: by_row(row_group_rank, RETURNS, np.sign(MOOD))),
-    "ts_prod": ("ts_prod(1 + returns, 13)", lambda: rolling(1 + RETURNS, 13, np.prod)),
-    "ts_mad": ("ts_mad(close, 10)", lambda: rolling(CLOSE, 10, lambda x: np.mean(np.abs(x - np.mean(x))))),
+    "group_rank": ("group_rank(returns, sign(mood))", lambda d: by_row(row_group_rank, d.returns, np.sign(d.mood))),
+    "ts_prod": ("ts_prod(1 + returns, 13)", lambda d: rolling(1 + d.returns, 13, np.prod)),
+    "ts_mad": ("ts_mad(close, 10)", lambda d: rolling(d.close, 10, lambda x: np.mean(np.abs(x - np.mean(x))))),
     "ts_rsquare": (
         "ts_rsquare(close, 11)",
-        lambda: rolling(CLOSE, 11, varies(lambda x: stats.linregress(np.arange(11), x).rvalue ** 2)),
+        lambda d: rolling(d.close, 11, varies(lambda x: stats.linregress(np.arange(11), x).rvalue ** 2)),
     ),
-    "ts_detrend": ("ts_detrend(close, 11)", lambda: rolling(CLOSE, 11, trend_line)),
-    "bars_since": ("bars_since(close > open, 3)", lambda: rolling(up_mask(), 3, since_true)),
-    "+": ("close + open", lambda: CLOSE + OPEN),
-    "-": ("close - 2 * open", lambda: CLOSE - 2 * OPEN),
-    "*": ("close * open", lambda: CLOSE * OPEN),
-    "/": ("close / volume", lambda: finite(CLOSE / VOLUME)),
-    "unary -": ("-close", lambda: -CLOSE),
-    "<": ("where(close < open, 1, 0)", lambda: (CLOSE < OPEN).astype(float).where(KNOWN)),
-    "<=": ("where(mood <= book, 1, 0)", lambda: MOOD.le(PANEL.frame("book")).astype(float)),
-    "==": ("where(mood == 0, 1, 0)", lambda: (MOOD == 0).astype(float)),
-    "!=": ("where(mood != delay(mood, 1), 1, 0)", lambda: MOOD.ne(MOOD.shift(1)).astype(float).where(MOOD.shift(1).notna())),
-    "abs": ("abs(returns)", lambda: RETURNS.abs()),
-    "log": ("log(volume)", lambda: np.log(VOLUME.where(VOLUME > 0))),
-    "sqrt": ("sqrt(mood)", lambda: np.sqrt(MOOD.where(MOOD >= 0))),
-    "sign": ("sign(mood)", lambda: (MOOD > 0).astype(float) - (MOOD < 0).astype(float)),
-    "power": ("power(returns, 0.5)", lambda: np.sqrt(RETURNS.where(RETURNS >= 0))),
-    "signed_power": ("signed_power(mood, 1.5)", lambda: np.sign(MOOD) * MOOD.abs() ** 1.5),
-    "min": ("min(close, open)", lambda: CLOSE.where(CLOSE < OPEN, OPEN)),
-    "max": ("max(close, 50)", lambda: CLOSE.where(~(CLOSE < 50), 50.0)),
-    "clip": ("clip(mood, -1, 2)", lambda: MOOD.clip(-1, 2)),
-    "where": ("where(close > open, high, -low)", lambda: HIGH.where(CLOSE > OPEN, -LOW).where(KNOWN)),
-    "rank": ("rank(mood)", lambda: MOOD.apply(row_rank, axis=1)),
-    "zscore": ("zscore(close)", lambda: CLOSE.apply(row_zscore, axis=1)),
-    "demean": ("demean(close)", lambda: CLOSE.sub(CLOSE.mean(axis=1), axis=0)),
+    "ts_detrend": ("ts_detrend(close, 11)", lambda d: rolling(d.close, 11, trend_line)),
+    "bars_since": ("bars_since(close > open, 3)", lambda d: rolling(d.up, 3, since_true)),
+    "+": ("close + open", lambda d: d.close + d.open),
+    "-": ("close - 2 * open", lambda d: d.close - 2 * d.open),
+    "*": ("close * open", lambda d: d.close * d.open),
+    "/": ("close / volume", lambda d: finite(d.close / d.volume)),
+    "unary -": ("-close", lambda d: -d.close),
+    "<": ("where(close < open, 1, 0)", lambda d: (d.close < d.open).astype(float).where(d.known)),
+    "<=": ("where(mood <= book, 1, 0)", lambda d: d.mood.le(d.book).astype(float).where(d.mood.notna() & d.book.notna())),
+    "==": ("where(mood == 0, 1, 0)", lambda d: (d.mood == 0).astype(float).where(d.mood.notna())),
+    "!=": (
+        "where(mood != delay(mood, 1), 1, 0)",
+        lambda d: d.mood.ne(d.mood.shift(1)).astype(float).where(d.mood.diff().notna()),
+    ),
+    "abs": ("abs(returns)", lambda d: d.returns.abs()),
+    "log": ("log(volume)", lambda d: np.log(d.volume.where(d.volume > 0))),
+    "sqrt": ("sqrt(mood)", lambda d: np.sqrt(d.mood.where(d.mood >= 0))),
+    "sign": ("sign(mood)", lambda d: np.sign(d.mood)),
+    "power": ("power(returns, 0.5)", lambda d: np.sqrt(d.returns.where(d.returns >= 0))),
+    "signed_power": ("signed_power(mood, 1.5)", lambda d: np.sign(d.mood) * d.mood.abs() ** 1.5),
+    "min": ("min(close, open)", lambda d: d.close.where(d.close < d.open, d.open).where(d.known)),
+    "max": ("max(close, 50)", lambda d: d.close.where(~(d.close < 50), 50.0)),
+    "clip": ("clip(mood, -1, 2)", lambda d: d.mood.clip(-1, 2)),
+    "where": ("where(close > open, high, -low)", lambda d: d.high.where(d.close > d.open, -d.low).where(d.known)),
+    "rank": ("rank(mood)", lambda d: d.mood.apply(row_rank, axis=1)),
+    "zscore": ("zscore(close)", lambda d: d.close.apply(row_zscore, axis=1)),
+    "demean": ("demean(close)", lambda d: d.close.sub(d.close.mean(axis=1), axis=0)),
     "scale": (
         "scale(mood * returns)",
-        lambda: (MOOD * RETURNS).div((MOOD * RETURNS).abs().sum(axis=1).replace(0, np.nan), axis=0),
+        lambda d: (d.mood * d.returns).div((d.mood * d.returns).abs().sum(axis=1).replace(0, np.nan), axis=0),
     ),
-    "winsorize": ("winsorize(close, 0.1)", lambda: CLOSE.apply(row_winsorize, axis=1)),
-    "delay": ("delay(close, 3)", lambda: CLOSE.shift(3)),
-    "delta": ("delta(close, 3)", lambda: CLOSE - CLOSE.shift(3)),
-    "pct_change": ("pct_change(volume, 2)", lambda: finite(VOLUME / VOLUME.shift(2) - 1)),
-    "ts_sum": ("ts_sum(returns, 13)", lambda: rolling(RETURNS, 13, np.sum)),
-    "ts_mean": ("ts_mean(close, 21)", lambda: CLOSE.rolling(21).mean()),
-    "ts_min": ("ts_min(close, 7)", lambda: CLOSE.rolling(7).min()),
-    "ts_max": ("ts_max(close, 8)", lambda: CLOSE.rolling(8).max()),
+    "winsorize": ("winsorize(close, 0.1)", lambda d: d.close.apply(row_winsorize, axis=1)),
+    "delay": ("delay(close, 3)", lambda d: d.close.shift(3)),
+    "delta": ("delta(close, 3)", lambda d: d.close - d.close.shift(3)),
+    "pct_change": ("pct_change(volume, 2)", lambda d: finite(d.volume / d.volume.shift(2) - 1)),
+    "ts_sum": ("ts_sum(returns, 13)", lambda d: rolling(d.returns, 13, np.sum)),
+    "ts_mean": ("ts_mean(close, 21)", lambda d: d.close.rolling(21).mean()),
+    "ts_min": ("ts_min(close, 7)", lambda d: d.close.rolling(7).min()),
+    "ts_max": ("ts_max(close, 8)", lambda d: d.close.rolling(8).max()),
     "ts_var": (
         "ts_var(returns, 21)",
-        lambda: rolling(RETURNS, 21, varies(lambda x: np.var(x, ddof=1))).fillna(flat_zero(RETURNS, 21)),
+        lambda d: rolling(d.returns, 21, varies(lambda x: np.var(x, ddof=1))).fillna(flat_zero(d.returns, 21)),
     ),
-    "ts_std": ("ts_std(close, 10)", lambda: rolling(CLOSE, 10, lambda x: np.std(x, ddof=1) if np.ptp(x) > 0 else 0.0)),
-    "ts_zscore": ("ts_zscore(close, 10)", lambda: rolling(CLOSE, 10, varies(lambda x: (x[-1] - x.mean()) / x.std(ddof=1)))),
-    "ts_skew": ("ts_skew(returns, 21)", lambda: rolling(RETURNS, 21, varies(lambda x: stats.skew(x, bias=False)))),
-    "ts_kurt": ("ts_kurt(returns, 21)", lambda: rolling(RETURNS, 21, varies(lambda x: stats.kurtosis(x, bias=False)))),
-    "ts_median": ("ts_median(close, 9)", lambda: rolling(CLOSE, 9, np.median)),
-    "ts_quantile": ("ts_quantile(mood, 9, 0.3)", lambda: rolling(MOOD, 9, lambda x: np.quantile(x, 0.3))),
-    "ts_rank": ("ts_rank(mood, 9)", lambda: rolling(MOOD, 9, time_rank)),
-    "ts_argmin": ("ts_argmin(mood, 9)", lambda: rolling(MOOD, 9, lambda x: np.argmin(x[::-1]))),
-    "ts_argmax": ("ts_argmax(close, 9)", lambda: rolling(CLOSE, 9, lambda x: np.argmax(x[::-1]))),
-    "ts_count": ("ts_count(close > open, 6)", lambda: rolling(up_mask(), 6, np.sum)),
-    "ts_cov": ("ts_cov(returns, close, 12)", lambda: paired(RETURNS, CLOSE, 12, lambda a, b: np.cov(a, b)[0, 1])),
-    "ts_corr": ("ts_corr(returns, close, 12)", lambda: paired(RETURNS, CLOSE, 12, correlation)),
-    "ts_beta": ("ts_beta(returns, market_returns, 12)", lambda: paired(RETURNS, MARKET, 12, beta)),
-    "ts_resid": ("ts_resid(returns, market_returns, 12)", lambda: paired(RETURNS, MARKET, 12, residual)),
-    "ts_slope": ("ts_slope(close, 11)", lambda: rolling(CLOSE, 11, lambda x: stats.linregress(np.arange(11), x).slope)),
-    "decay_linear": ("decay_linear(close, 11)", lambda: rolling(CLOSE, 11, lambda x: np.average(x, weights=np.arange(1, 12)))),
-    "ewma": ("ewma(close, 4)", lambda: ewma_reference(4)),
-    "rsi": ("rsi(close, 5)", lambda: rsi_reference(5)),
-    "atr": ("atr(high, low, close, 6)", lambda: true_range().rolling(6).mean()),
+    "ts_std": ("ts_std(close, 10)", lambda d: rolling(d.close, 10, lambda x: np.std(x, ddof=1) if np.ptp(x) > 0 else 0.0)),
+    "ts_zscore": ("ts_zscore(close, 10)", lambda d: rolling(d.close, 10, varies(lambda x: (x[-1] - x.mean()) / x.std(ddof=1)))),
+    "ts_skew": ("ts_skew(returns, 21)", lambda d: rolling(d.returns, 21, varies(lambda x: stats.skew(x, bias=False)))),
+    "ts_kurt": ("ts_kurt(returns, 21)", lambda d: rolling(d.returns, 21, varies(lambda x: stats.kurtosis(x, bias=False)))),
+    "ts_median": ("ts_median(close, 9)", lambda d: rolling(d.close, 9, np.median)),
+    "ts_quantile": ("ts_quantile(mood, 9, 0.3)", lambda d: rolling(d.mood, 9, lambda x: np.quantile(x, 0.3))),
+    "ts_rank": ("ts_rank(mood, 9)", lambda d: rolling(d.mood, 9, time_rank)),
+    "ts_argmin": ("ts_argmin(mood, 9)", lambda d: rolling(d.mood, 9, lambda x: np.argmin(x[::-1]))),
+    "ts_argmax": ("ts_argmax(close, 9)", lambda d: rolling(d.close, 9, lambda x: np.argmax(x[::-1]))),
+    "ts_count": ("ts_count(close > open, 6)", lambda d: rolling(d.up, 6, np.sum)),
+    "ts_cov": ("ts_cov(returns, close, 12)", lambda d: paired(d.returns, d.close, 12, lambda a, b: np.cov(a, b)[0, 1])),
+    "ts_corr": ("ts_corr(returns, close, 12)", lambda d: paired(d.returns, d.close, 12, correlation)),
+    "ts_beta": ("ts_beta(returns, mood, 12)", lambda d: paired(d.returns, d.mood, 12, beta)),
+    "ts_resid": ("ts_resid(returns, mood, 12)", lambda d: paired(d.returns, d.mood, 12, residual)),
+    "ts_slope": ("ts_slope(close, 11)", lambda d: rolling(d.close, 11, lambda x: stats.linregress(np.arange(11), x).slope)),
+    "decay_linear": (
+        "decay_linear(close, 11)",
+        lambda d: rolling(d.close, 11, lambda x: np.average(x, weights=np.arange(1, 12))),
+    ),
+    "ewma": ("ewma(close, 4)", lambda d: ewma_reference(d, 4)),
+    "rsi": ("rsi(close, 5)", lambda d: rsi_reference(d, 5)),
+    "atr": ("atr(high, low, close, 6)", lambda d: true_range(d).rolling(6).mean()),
 }
 
 
@@ -245,7 +254,7 @@ def assert_same(got: np.ndarray, expected: pd.DataFrame, *, near_zero: float = 0
 
 def test_every_operator_has_a_case():
     assert set(CASES) == set(OPERATORS)
-    assert len(OPERATORS) >= 40
+    assert len(OPERATORS) >= 60
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -253,7 +262,7 @@ def test_operator_equals_an_independent_computation(name):
     text, reference = CASES[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        expected = reference()
+        expected = reference(Data(PANEL))
     got = compute(text, PANEL)
     assert got.flags.c_contiguous
     assert not np.isinf(got).any()
@@ -261,6 +270,112 @@ def test_operator_equals_an_independent_computation(name):
     # Differences of nearly equal numbers: the scale of the inputs, not of the result, sets the rounding.
     typical = float(np.nanmedian(np.abs(got)))
     assert_same(got, expected, near_zero=1e-11 * typical)
+
+
+@st.composite
+def small_panels(draw) -> Panel:
+    """Few bars, few values (so ties and flat stretches), and gaps."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = draw(st.integers(1, 30)), draw(st.integers(1, 4))
+    levels = draw(st.integers(1, 5))
+    gaps = draw(st.sampled_from([0.0, 0.05, 0.5]))
+
+    def column(lowest: int) -> np.ndarray:
+        values = lowest + rng.integers(0, levels, shape).astype(float)
+        values[rng.random(shape) < gaps] = np.nan
+        return values
+
+    open_, close = column(1), column(1)
+    return Panel(
+        index=PANEL.index[: shape[0]],
+        symbols=PANEL.symbols[: shape[1]],
+        close=close,
+        open=open_,
+        high=np.fmax(open_, close),
+        low=np.fmin(open_, close),
+        volume=column(0),
+        extra={"mood": column(-2), "book": column(-1)},
+    )
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+@given(panel=small_panels())
+@settings(max_examples=12, deadline=None)
+def test_operator_equals_an_independent_computation_on_any_small_panel(name, panel):
+    text, reference = CASES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        expected = reference(Data(panel))
+    assert_same(compute(text, panel), expected, near_zero=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_operator_gives_the_same_bits_wherever_the_data_are_cut(name):
+    expression = parse(CASES[name][0], extra=("mood", "book"))
+    whole = compute(expression, PANEL)
+    for start, end in ((0, 333), (100, 457), (201, 700), (7, 8 + expression.lookback)):
+        first = start + expression.lookback if start else 0
+        np.testing.assert_array_equal(compute(expression, PANEL.slice(start, end))[first - start :], whole[first:end])
+
+
+def one_bar(**columns: list[float]) -> Panel:
+    arrays = {name: np.array([values], dtype=float) for name, values in columns.items()}
+    n = len(next(iter(columns.values())))
+    return Panel(index=PANEL.index[:1], symbols=tuple("ABCDEFGH"[:n]), close=np.ones((1, n)), extra=arrays)
+
+
+def one_symbol(**columns: list[float]) -> Panel:
+    arrays = {name: np.array([values], dtype=float).T for name, values in columns.items()}
+    n = len(next(iter(columns.values())))
+    return Panel(index=PANEL.index[:n], symbols=("A",), close=np.ones((n, 1)), extra=arrays)
+
+
+def test_buckets_by_hand():
+    panel = one_bar(x=[5, 1, 2, 3, 4, np.nan])
+    np.testing.assert_array_equal(compute("quantile(x, 5)", panel), [[4, 0, 1, 2, 3, np.nan]])
+    np.testing.assert_array_equal(compute("quantile(x, 2)", panel), [[1, 0, 0, 1, 1, np.nan]])
+    ties = one_bar(x=[7, 7, 7, 7])
+    np.testing.assert_array_equal(compute("quantile(x, 4)", ties), [[2, 2, 2, 2]])
+    alone = one_bar(x=[np.nan, 3])
+    np.testing.assert_array_equal(compute("quantile(x, 10)", alone), [[np.nan, 5]])
+
+
+def test_groups_by_hand():
+    panel = one_bar(x=[1, 3, 10, np.nan, 5, 6], g=[1, 1, 2, 2, np.nan, 1])
+    np.testing.assert_allclose(compute("group_neutralize(x, g)", panel), [[-7 / 3, -1 / 3, 0, np.nan, np.nan, 8 / 3]])
+    np.testing.assert_array_equal(compute("group_rank(x, g)", panel), [[0, 0.5, 0.5, np.nan, np.nan, 1]])
+
+
+def test_neutralizing_by_a_factor_without_spread_takes_the_mean_away():
+    panel = one_bar(x=[1, 2, 6, 9], f=[0.1, 0.1, 0.1, np.nan])
+    np.testing.assert_array_equal(compute("neutralize(x, f)", panel), [[-2, -1, 3, np.nan]])
+
+
+def test_the_mean_of_the_bar_is_given_to_symbols_without_a_value():
+    np.testing.assert_array_equal(compute("cs_mean(x)", one_bar(x=[1, np.nan, 3])), [[2, 2, 2]])
+    assert np.isnan(compute("cs_mean(x)", one_bar(x=[np.nan, np.nan]))).all()
+
+
+def test_filling_reaches_back_so_many_bars_and_no_further():
+    panel = one_symbol(x=[np.nan, 1, np.nan, np.nan, np.nan, 2])
+    np.testing.assert_array_equal(compute("ffill(x, 2)", panel)[:, 0], [np.nan, 1, 1, 1, np.nan, 2])
+
+
+def test_bars_since_by_hand():
+    panel = one_symbol(x=[1, 0, 0, 0, 1, 1, np.nan, 0])
+    np.testing.assert_array_equal(
+        compute("bars_since(x > 0, 3)", panel)[:, 0], [np.nan, np.nan, 2, np.nan, 0, 0, np.nan, np.nan]
+    )
+
+
+def test_masks_are_unknown_where_any_part_is():
+    panel = one_symbol(x=[1, 1, 0, 0, np.nan, np.nan], y=[1, 0, 1, 0, 1, 0])
+    both, either, turned = compute(
+        ["where((x > 0) and (y > 0), 1, 0)", "where((x > 0) or (y > 0), 1, 0)", "where(not (x > 0), 1, 0)"], panel
+    )[:, :, 0]
+    np.testing.assert_array_equal(both, [1, 0, 0, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(either, [1, 1, 1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(turned, [0, 0, 1, 1, np.nan, np.nan])
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 31, 32, 33, 64, 100])
@@ -292,6 +407,10 @@ def test_moments_are_right_for_every_shape_of_window(window):
         "ts_zscore({}, 10)",
         "ts_resid({}, mood, 10)",
         "ewma({}, 2)",
+        "ts_rsquare({}, 10)",
+        "ts_detrend({}, 10)",
+        "ts_mad({}, 10)",
+        "ts_prod({}, 10)",
         "ts_quantile({}, 10, 0.3)",
     ],
 )
@@ -315,6 +434,9 @@ def test_a_constant_window_has_exactly_no_spread(value):
     panel = Panel(index=PANEL.index[:60], symbols=("A", "B"), close=np.ones((60, 2)), extra={"x": flat})
     assert (compute("ts_std(x, 21)", panel)[20:] == 0.0).all()
     assert (compute("ts_slope(x, 21)", panel)[20:] == 0.0).all()
+    assert (compute("ts_mad(x, 21)", panel)[20:] == 0.0).all()
+    assert (compute("ts_detrend(x, 21)", panel)[20:] == 0.0).all()
+    assert np.isnan(compute("ts_rsquare(x, 21)", panel)).all()
     for text in ("ts_zscore(x, 21)", "ts_skew(x, 21)", "ts_kurt(x, 21)", "ts_corr(x, x, 21)", "ts_beta(x, x, 21)", "zscore(x)"):
         assert np.isnan(compute(text, panel)).all(), text
 
@@ -354,6 +476,8 @@ def test_windows_longer_than_the_data_are_nan():
         "log(close - close)",
         "pct_change(close - close, 1)",
         "power(close - close, -1)",
+        "exp(returns * 0 + 1000)",
+        "ts_prod(returns * 0 + 100000, 100)",
         "power(close * 1000000, 300)",
         "scale(close - close)",
     ],
