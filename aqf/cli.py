@@ -15,6 +15,7 @@ from aqf.commands.data import data
 from aqf.commands.database import db
 from aqf.commands.demo import demo
 from aqf.commands.doctor import doctor
+from aqf.commands.features import features
 from aqf.commands.research import plan, resume, runs, show
 
 
@@ -40,7 +41,7 @@ def aqf() -> None:
     """
 
 
-for command in (demo, plan, runs, show, resume, calibrate, data, db, doctor):
+for command in (demo, plan, runs, show, resume, features, calibrate, data, db, doctor):
     aqf.add_command(command)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from features.explanation import Explanation
     from features.study import FeatureStudy
 
 BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -27,6 +28,7 @@ CONFIDENCE = 1.96
 """Standard errors on either side of a mean that a 95 % band spans, by the normal distribution."""
 
 _WIDTH, _HEIGHT, _DPI = 6.0, 3.2, 150  # small inches: the words stay legible when a page shrinks the picture to a third
+_LINE, _LETTER = 0.27, 0.079  # inches: the distance of two nodes of a tree, and the width of a letter of its labels
 _INK, _SOFT, _FAINT = "#333333", "#777777", "#D9D9D9"
 
 
@@ -36,9 +38,11 @@ def draw_study(study: FeatureStudy) -> dict[str, bytes]:
     Returns
     -------
     dict of str to bytes
-        PNGs 900 pixels wide: ``ic_decay``, ``quantiles``, ``persistence``, ``ic_by_year``, ``coverage``.
+        PNGs 900 pixels wide: ``tree`` if there is an expression, ``ic_decay``, ``quantiles``, ``persistence``, ``ic_by_year``,
+        ``coverage``.
     """
     drawn = {
+        "tree": None if study.explanation is None else draw_tree(study.explanation),
         "ic_decay": _draw_ic_decay(study),
         "quantiles": _draw_quantiles(study),
         "persistence": _draw_persistence(study),
@@ -46,6 +50,45 @@ def draw_study(study: FeatureStudy) -> dict[str, bytes]:
         "coverage": _draw_coverage(study),
     }
     return {name: picture for name, picture in drawn.items() if picture is not None}
+
+
+def draw_tree(explanation: Explanation) -> bytes:
+    """Draw the tree of an expression, the root on top, one line a node, with the bars of history each needs.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of `features.explanation.explain`.
+
+    Returns
+    -------
+    bytes
+        A PNG, 900 pixels wide; its height grows with the tree.
+    """
+    labels = [line.lstrip("│├└─ ") for line in explanation.tree.split("\n")]
+    nodes = explanation.nodes
+    title = explanation.canonical if len(explanation.canonical) <= 60 else f"{explanation.canonical[:57]}..."
+    figure, axes = _build_figure(title, height=0.75 + _LINE * len(nodes))
+    axes.set_axis_off()
+    deepest = max(node.level for node in nodes)
+    step = min(0.32, 3.0 / max(deepest, 1))
+    axes.set_xlim(-0.1, _WIDTH - 0.3)
+    axes.set_ylim(len(nodes) - 0.4, -1.1)
+    axes.text(_WIDTH - 0.35, -0.85, "bars back", ha="right", va="center", fontsize=8, color=_SOFT)
+    above: list[int] = []  # the row of the node above, by level
+    for row, (label, node) in enumerate(zip(labels, nodes, strict=True)):
+        del above[node.level :]
+        x = step * node.level
+        if above:
+            axes.plot([x - step, x - step, x - 0.07], [above[-1] + 0.3, row, row], color=_SOFT, linewidth=0.9, zorder=1)
+        leaf = node.size == 1
+        axes.plot([x], [row], marker="s" if leaf else "o", markersize=5.5, color=GREEN if leaf else BLUE, zorder=2)
+        room = int((_WIDTH - 1.0 - x) / _LETTER)
+        text = label if len(label) <= room else f"{label[: room - 3]}..."
+        axes.text(x + 0.13, row, text, va="center", fontsize=9, family="monospace", color=_INK, parse_math=False)
+        axes.text(_WIDTH - 0.35, row, f"{node.lookback:,}", ha="right", va="center", fontsize=8, color=_SOFT)
+        above.append(row)
+    return _to_png(figure)
 
 
 def _draw_ic_decay(study: FeatureStudy) -> bytes | None:
@@ -154,15 +197,15 @@ def _add_legend(figure: Figure) -> None:
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9, labelcolor=_INK, handlelength=1.2)
 
 
-def _build_figure(title: str) -> tuple[Figure, Axes]:
+def _build_figure(title: str, *, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=9)
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=9, parse_math=False)
     axes.grid(axis="y", color=_FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

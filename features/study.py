@@ -21,6 +21,7 @@ import pandas as pd
 from core.errors import DataError, MissingDataError, ShapeError, StoreUnavailableError
 from features import crosssection
 from features.engine import compute
+from features.explanation import Explanation, explain
 from features.expression import Expression, parse
 from features.fields import FloatArray
 from features.labels import forward_returns
@@ -166,7 +167,8 @@ class FeatureStudy:
     @property
     def sample(self) -> str:
         """Say in one sentence what was read."""
-        span = f"{self.n_bars:,} bars x {self.n_symbols} symbols of {self.dataset or 'an unnamed data set'}"
+        several = "" if self.n_symbols == 1 else "s"
+        span = f"{self.n_bars:,} bars x {self.n_symbols} symbol{several} of {self.dataset or 'an unnamed data set'}"
         dates = f"{self.first_bar:%Y-%m-%d} to {self.last_bar:%Y-%m-%d}"
         if self.sealed_from is None:
             return f"{span}, {dates}. No seal was named: every bar handed over was read."
@@ -183,11 +185,17 @@ class FeatureStudy:
         )
         if self.direction == "across symbols":
             return found
+        several = "" if self.n_symbols == 1 else "s"
         return (
-            f"The data set has {self.n_symbols} symbol{'s' if self.n_symbols > 1 else ''}, too few to rank across: the rank IC "
+            f"The data set has {self.n_symbols} symbol{several}, too few to rank across: the rank IC "
             "here is the correlation over time, and ranks and quantiles are those of the whole sample, which nobody knew then.",
             *found,
         )
+
+    @cached_property
+    def explanation(self) -> Explanation | None:
+        """What the expression computes, in words and as a tree; None for values that were handed over."""
+        return None if self.expression is None else explain(self.expression)
 
     @cached_property
     def pictures(self) -> Mapping[str, bytes]:

@@ -12,6 +12,7 @@ import pytest
 
 from core.errors import StoreUnavailableError
 from features import charts
+from features.explanation import explain
 from features.page import reproduce_command
 from features.study import FeatureStudy, study
 from tests.features.panels import build_panel
@@ -60,7 +61,23 @@ def test_every_picture_is_900_pixels_wide(one: FeatureStudy) -> None:
 
 
 def test_what_could_not_be_measured_is_not_drawn() -> None:
-    assert set(FLAT.pictures) & set(NAMES) == {"quantiles", "coverage"}
+    assert set(FLAT.pictures) == {"tree", "quantiles", "coverage"}
+    assert "tree" not in study(PANEL.close, PANEL).pictures
+
+
+def test_the_tree_is_as_tall_as_it_has_nodes() -> None:
+    small, large = (charts.draw_tree(explain(text)) for text in ("close", "rank(ts_mean(close, 5) / delay(open, 1))"))
+    assert pixels(small).shape[1] == pixels(large).shape[1] == 900
+    assert pixels(large).shape[0] - pixels(small).shape[0] == pytest.approx(5 * 0.27 * 150, abs=1)
+    assert count_pixels(large, charts.GREEN) > 1.5 * count_pixels(small, charts.GREEN) > 0
+
+
+def test_the_deepest_tree_and_odd_names_can_be_drawn() -> None:
+    deep = "close"
+    for _ in range(14):
+        deep = f"rank({deep}) + 1"
+    assert pixels(charts.draw_tree(explain(f"{deep} + rank(ts_mean(close, 2))"))).shape[1] == 900
+    assert pixels(charts.draw_tree(explain("_a__b + 1", extra=["_a__b"]))).shape[1] == 900
 
 
 def test_gains_and_losses_of_rank_ic_have_two_colours() -> None:
@@ -79,9 +96,8 @@ def test_a_wider_band_is_drawn_wider() -> None:
 def test_the_page_fetches_nothing_and_holds_its_pictures() -> None:
     words = Words(STUDY.to_html())
     shown = [value for name, value in words.attributes if name == "src"]
-    assert [base64.b64decode(str(value).removeprefix("data:image/png;base64,")) for value in shown] == list(
-        STUDY.pictures.values()
-    )
+    inside = [base64.b64decode(str(value).removeprefix("data:image/png;base64,")) for value in shown]
+    assert inside == [STUDY.pictures[name] for name in NAMES]
     assert {"script", "link", "iframe", "form"} & set(words.tags) == set()
     assert [value for name, value in words.attributes if name in ("href", "srcset", "action", "onerror", "onclick")] == []
     assert ("content", "width=device-width, initial-scale=1") in words.attributes
@@ -93,6 +109,8 @@ def test_the_page_says_what_was_read_and_what_to_beware_of() -> None:
     assert "its rank IC is optimistic" in text
     assert "no Sharpe ratio" in text
     assert "Dips rebound." in text
+    assert "the mean over 5 bars of returns." in text
+    assert "└─ ts_mean(·, 5)" in text
     assert STUDY.dataset_sha256 in text
     assert "aqf features show --dataset 'random bars' -- '-ts_mean(returns, 5)'" in text
     assert "too few to rank across" in Words(ALONE.to_html()).text
