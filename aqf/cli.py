@@ -50,9 +50,7 @@ def main() -> None:
     from core.errors import AQFError
 
     try:
-        aqf(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(aqf(standalone_mode=False) or 0)  # click hands back the code of a command that ended itself
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)

@@ -54,14 +54,17 @@ def features() -> None:
 @as_json
 def list_command(dataset: str | None, family: str | None, as_json: bool) -> None:
     """List known hypotheses and the features of the registry, with what became of them."""
-    from agents.research.runner import ensure_dataset
     from aqf.catalogue import check_family, list_entries
     from core.settings import Settings
     from core.store import open_store
 
+    have = None
     with screen.working("opening the store", quiet=as_json), open_store(Settings.load()) as store:
         entries = list_entries(store.service.list_features())
-        have = None if dataset is None else set(ensure_dataset(store, dataset).fields)
+        if dataset is not None:
+            from agents.research.runner import ensure_dataset
+
+            have = set(ensure_dataset(store, dataset).fields)
     if family is not None:
         check_family(family, entries)
     shown = [entry for entry in entries if family in (None, entry.family) and (have is None or entry.needs <= have)]
