@@ -138,6 +138,31 @@ def test_the_number_of_arguments_is_answered_with_the_usage():
         parse("ts_mean(close)")
 
 
+@pytest.mark.parametrize(
+    ("text", "position", "suggestion"),
+    [
+        ("1 + rank(close > open)", 4, r"write where\(open < close, 1, 0\)"),
+        ("1 + ts_mean(close, 2521)", 4, r"must be in 1..2520, was 2521; write for instance 21"),
+        ("ewma(close, 421)", 0, r"must be in 1..420, was 421; write for instance 21"),
+        ("ts_kurt(close, 2)", 0, r"must be in 4..2520, was 2"),
+        ("  2 * 3", 2, "`2 \\* 3` is a constant; use `close`"),
+        ("rank(exp(close))", 5, r"write for instance exp\(returns\)"),
+        ("rank(close) + open", 0, r"rank\(\.\.\.\) or a ratio"),
+        ("close and open", 0, "must be a comparison such as `close > open`"),
+        ("close > open and volume", 0, "must be a comparison such as `close > open`"),
+        ("where(not close, 1, 0)", 6, r"write not mask"),
+        ("quantile(close, 2.5)", 0, "a whole number in 2..100, was 2.5"),
+        ("quantile(close, 101)", 0, "a whole number in 2..100, was 101"),
+        ("where(known(5), 1, 0)", 6, "must be a panel, was the constant 5"),
+        ("close > open > low", 0, "joined by `and`"),
+    ],
+)
+def test_wrong_types_are_refused_with_the_position_and_a_suggestion(text, position, suggestion):
+    with pytest.raises(ExpressionError, match=suggestion) as caught:
+        parse(text)
+    assert caught.value.position == position
+
+
 def test_a_constant_alone_is_no_feature():
     with pytest.raises(ExpressionError, match="reads at least one field"):
         parse("1 + 2")

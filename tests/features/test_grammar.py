@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import MissingDataError
-from features import check_leaks, compute, parse
+from core.errors import ExpressionError, MissingDataError
+from features import check_leaks, compute, grammar, parse
 from features.grammar import MAX_GROWN_LOOKBACK, MAX_GROWN_SIZE, WINDOWS, crossover, mutate, random_expression
 from features.operators import Kind
 from tests.features.panels import build_panel
@@ -21,8 +21,9 @@ def assert_sound(expression, columns):
 
 
 def windows_of(expression):
+    """Windows as they were drawn; nested lags and extremes are one with the sum of their windows."""
     for node in expression.root.walk():
-        if node.operator is not None:
+        if node.operator is not None and not node.joins("delay", "ts_min", "ts_max"):
             for kind, arg in zip(node.operator.signature, node.args, strict=True):
                 if kind in (Kind.WINDOW, Kind.LAG):
                     yield arg.value
@@ -34,6 +35,27 @@ def test_random_expressions_are_sound(seed):
     expression = random_expression(np.random.default_rng(seed), BARS)
     assert_sound(expression, BARS)
     assert set(windows_of(expression)) <= set(WINDOWS)
+
+
+def test_what_does_not_fit_is_ranked_and_not_drawn_again(monkeypatch):
+    monkeypatch.setattr(grammar, "_TRIES", 1)
+    rng = np.random.default_rng(2)
+    refused = []
+    for _ in range(500):
+        try:
+            mutate(random_expression(rng, BARS), rng, BARS)
+        except ExpressionError as error:
+            refused.append(str(error))
+    assert len(refused) < 100
+    assert not [reason for reason in refused if "unlike" in reason or "without unit" in reason]
+
+
+def test_groups_are_buckets():
+    rng = np.random.default_rng(1)
+    grown = [random_expression(rng, BARS).root for _ in range(800)]
+    grouped = [node for root in grown for node in root.walk() if node.joins("group_rank", "group_neutralize")]
+    assert grouped
+    assert all(node.args[1].joins("quantile") for node in grouped)
 
 
 @given(SEEDS)

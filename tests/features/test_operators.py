@@ -155,7 +155,7 @@ def both_masks(d, join):
 CASES = {
     "and": ("where((close > open) and (mood > 0), 1, 0)", lambda d: both_masks(d, np.logical_and)),
     "or": ("where((close > open) or (mood > 0), 1, 0)", lambda d: both_masks(d, np.logical_or)),
-    "not": ("where(not (close > open), 1, 0)", lambda d: (d.close <= d.open).astype(float).where(d.known)),
+    "not": ("ts_count(not (close > open and mood > 0), 1)", lambda d: 1 - both_masks(d, np.logical_and)),
     "known": ("where(known(close), 1, 0)", lambda d: d.close.notna().astype(float)),
     "coalesce": ("coalesce(close, mood)", lambda d: d.close.fillna(d.mood)),
     "exp": ("exp(mood)", lambda d: d.mood.map(math.exp)),
