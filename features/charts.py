@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from features.explanation import Explanation
-    from features.study import FeatureStudy
+    from features.study_result import FeatureStudy
 
 BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Of the palette of Okabe & Ito (2008)."""

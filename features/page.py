@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from features.study import FeatureStudy
+    from features.study_result import FeatureStudy
 
 MIN_BARS_OF_YEAR = 21
 """Years with fewer measured bars are marked: they say next to nothing."""

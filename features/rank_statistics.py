@@ -47,7 +47,8 @@ class Ranked:
 def centred_ranks(values: FloatArray) -> FloatArray:
     """Rank each row from ``-(n - 1) / 2`` to ``(n - 1) / 2``, ties averaged; NaN where the value is NaN."""
     count = (~np.isnan(values)).sum(axis=1, keepdims=True)
-    return (crosssection.rank(values) - 0.5) * (count - 1)
+    ranks: FloatArray = (crosssection.rank(values) - 0.5) * (count - 1)
+    return ranks
 
 
 def rank_products(x: Ranked, y: Ranked) -> FloatArray:
@@ -165,7 +166,8 @@ def rank_weights(x: Ranked) -> FloatArray:
     """
     held = np.where(np.isnan(x.ranks), 0.0, x.ranks)
     gross = np.abs(held).sum(axis=1, keepdims=True)
-    return held / np.where(gross > 0.0, gross, np.nan)
+    weights: FloatArray = held / np.where(gross > 0.0, gross, np.nan)
+    return weights
 
 
 def row_quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
@@ -182,7 +184,8 @@ def row_quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
     below = np.floor(place).astype(np.int64)
     above = np.minimum(below + 1, np.maximum(last, 0))
     low = np.take_along_axis(ordered, below, axis=1)
-    return low + (place - below) * (np.take_along_axis(ordered, above, axis=1) - low)
+    quantiles: FloatArray = low + (place - below) * (np.take_along_axis(ordered, above, axis=1) - low)
+    return quantiles
 
 
 def row_moments(values: FloatArray) -> FloatArray:

@@ -111,7 +111,9 @@ class FeatureMatrix:
 
 
 @overload
-def save_snapshot(expression: str | Expression, panel: Panel, artifacts: ArtifactStore) -> Snapshot: ...
+def save_snapshot(  # type: ignore[overload-overlap]
+    expression: str | Expression, panel: Panel, artifacts: ArtifactStore
+) -> Snapshot: ...
 
 
 @overload
@@ -332,4 +334,4 @@ def _span(index: pd.DatetimeIndex) -> str:
 
 def _names_in(canonical: str) -> tuple[str, ...]:
     """Names that a stored expression reads, so that the same text parses without its panel."""
-    return tuple(set(re.findall(r"[A-Za-z_]\w*\b(?!\()", canonical)))
+    return tuple(set(re.findall(r"\b[A-Za-z_]\w*\b(?!\()", canonical)))

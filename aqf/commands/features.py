@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from core.market import Panel
     from core.store import Store
     from core.store.records import Dataset
-    from features.study import FeatureStudy
+    from features.study_result import FeatureStudy
 
 _FORMULA = re.compile(r"-[^-]")
 

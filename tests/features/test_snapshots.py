@@ -136,9 +136,10 @@ def test_several_features_get_a_file_each_as_if_saved_alone(artifacts: FileArtif
     assert save_snapshot([], PANEL, artifacts) == ()
 
 
-def test_an_address_alone_is_enough(artifacts: FileArtifactStore) -> None:
-    snapshot = save_snapshot("book * 2", PANEL, artifacts)
-    assert load_snapshot(snapshot.uri, artifacts, expression="2 * book").snapshot == snapshot
+@pytest.mark.parametrize("text", ["book * 2", "where(close > open and not volume > 5, book, 0.00001)", "-log(book) / 3"])
+def test_an_address_alone_is_enough(artifacts: FileArtifactStore, text: str) -> None:
+    snapshot = save_snapshot(text, PANEL, artifacts)
+    assert load_snapshot(snapshot.uri, artifacts, expression=text).snapshot == snapshot
 
 
 @pytest.mark.parametrize("damage", ["tampered", "truncated", "emptied", "removed"])

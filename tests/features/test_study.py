@@ -212,6 +212,9 @@ def build_empty(n_bars: int, n_assets: int) -> Panel:
     [
         ("close", PANEL, {"horizons": []}, DataError, "`horizons` must be different whole numbers"),
         ("close", PANEL, {"horizons": [0, 1]}, DataError, "at least 1, were"),
+        ("close", PANEL, {"horizons": [1.5]}, DataError, r"were \[1\.5\]"),
+        ("close", PANEL, {"horizons": 5}, DataError, "were 5"),
+        (len, PANEL, {}, DataError, "must be text, an Expression or an array of values, was builtin_function"),
         ("close", PANEL, {"horizons": [2, 2]}, DataError, "must be different"),
         ("close", PANEL, {"n_quantiles": 1}, DataError, r"`n_quantiles` must be in 2\.\.7, was 1"),
         ("close", PANEL, {"n_quantiles": 8}, DataError, r"2\.\.7, was 8"),
