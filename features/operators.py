@@ -13,6 +13,9 @@ One NaN rule for all:
 Four operators exist to get around it: `known` is never NaN, `coalesce` and `ffill` fill NaN, `cs_mean` gives the bar's mean
 to the symbols that are NaN too.
 
+Units (`features.units`): what is added, compared or chosen between must be measured in the same; products and quotients
+combine units; ranks, logarithms, correlations and the like have none.
+
 Masks (results of comparisons, of `known`, and of `and`, `or`, `not` between masks) hold 1, 0 or NaN where unknown.
 """
 

@@ -300,7 +300,7 @@ def small_panels(draw) -> Panel:
 
 @pytest.mark.parametrize("name", sorted(CASES))
 @given(panel=small_panels())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_operator_equals_an_independent_computation_on_any_small_panel(name, panel):
     text, reference = CASES[name]
     with warnings.catch_warnings():

@@ -181,8 +181,19 @@ def plainly(text: str, panel: Panel) -> np.ndarray | float:
 
 
 @given(_texts(), st.integers(0, 2**32 - 1))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_canonical_form_has_the_value_of_what_was_written(text, seed):
+    assert_canonical_form_has_the_value(text, seed)
+
+
+@pytest.mark.exhaustive
+@given(_texts(), st.integers(0, 2**32 - 1))
+@settings(max_examples=10_000, deadline=None)
+def test_the_canonical_form_has_the_value_of_whatever_was_written(text, seed):
+    assert_canonical_form_has_the_value(text, seed)
+
+
+def assert_canonical_form_has_the_value(text: str, seed: int) -> None:
     try:
         expression = parse(text, extra=COLUMNS)
     except ExpressionError:
