@@ -265,26 +265,24 @@ def _print_study(study: FeatureStudy) -> None:
         return f"  {what}: " + ", ".join(f"{show_figure(values[lag - 1], 2)} at {lag}" for lag in shown)
 
     assert study.explanation is not None
-    click.echo(f"{study.explanation.tree}\n\n{study.explanation.facts}\n\n{study.sample}")
+    click.echo(f"{study.explanation}\n\n{study.sample}")
     for caveat in study.caveats:
         click.echo(f"  ! {caveat}")
-    quantiles = tuple(f"Q{place + 1}" for place in range(study.n_quantiles))
-    heads = ("bars held", "rank IC", "error", "t", "bars", *quantiles, "all")
+    n = study.n_quantiles
+    places = range(n) if n <= 5 else (0, n // 2, n - 1)  # what fits on a screen of 80 columns; the page has them all
+    heads = ("held", "rank IC", "t", "bars", *(f"Q{place + 1}" for place in places), "all")
     rows = [
         (
             row.horizon,
             show_figure(row.rank_ic, 4, sign=True),
-            show_figure(row.rank_ic_error, 4),
             show_figure(row.rank_ic_t, 1),
             f"{row.n_bars:,}",
-            *map(bps, row.quantile_returns),
+            *(bps(row.quantile_returns[place]) for place in places),
             bps(row.all_returns),
         )
         for row in study.horizons
     ]
-    click.echo(
-        f"\nRank IC by horizon; {quantiles[0]} (lowest values) to {quantiles[-1]}: mean forward return in basis points a bar"
-    )
+    click.echo("\nRank IC by bars held; Q1 (the lowest values) and up: mean forward return, basis points a bar")
     screen.print_table("", heads, rows, right=heads)
     figures = [(row.name, show_significant(row.pooled), show_significant(row.per_bar)) for row in study.distribution]
     click.echo("Values")
