@@ -15,6 +15,7 @@ from aqf.commands.data import data
 from aqf.commands.database import db
 from aqf.commands.demo import demo
 from aqf.commands.doctor import doctor
+from aqf.commands.features import features
 from aqf.commands.research import plan, resume, runs, show
 
 
@@ -40,7 +41,7 @@ def aqf() -> None:
     """
 
 
-for command in (demo, plan, runs, show, resume, calibrate, data, db, doctor):
+for command in (demo, plan, runs, show, resume, features, calibrate, data, db, doctor):
     aqf.add_command(command)
 
 
@@ -49,9 +50,7 @@ def main() -> None:
     from core.errors import AQFError
 
     try:
-        aqf(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(aqf(standalone_mode=False) or 0)  # click hands back the code of a command that ended itself
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)

@@ -8,7 +8,8 @@
     │   ├── MissingDataError        a data set, symbol, field or bar that is not there
     │   ├── LookAheadError          a value that would use the future
     │   ├── ShapeError              arrays of the wrong shape, width or dtype
-    │   └── ExpressionError         a feature expression that cannot be accepted
+    │   ├── ExpressionError         a feature expression that cannot be accepted
+    │   └── SnapshotError           a stored feature matrix that is not what was asked for
     ├── StoreError                  the database answered no
     │   ├── StoreUnavailableError   the database cannot be reached, started or written
     │   └── StoreConflictError      the row is there already, or may not be changed
@@ -63,6 +64,22 @@ class ExpressionError(DataError):
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
         self.position = position
+
+
+class SnapshotError(DataError):
+    """A stored feature matrix is not what was asked for, or cannot be read as one.
+
+    Parameters
+    ----------
+    message : str
+        What was expected, what came, what to do.
+    differs : tuple of str, optional
+        What is not as expected: names of fields of the snapshot, or ``"content"``.
+    """
+
+    def __init__(self, message: str, differs: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.differs = differs
 
 
 class StoreError(AQFError):

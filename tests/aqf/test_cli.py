@@ -20,6 +20,12 @@ COMMANDS = (
     ("runs",),
     ("show",),
     ("resume",),
+    ("features", "list"),
+    ("features", "operators"),
+    ("features", "explain"),
+    ("features", "show"),
+    ("features", "check"),
+    ("features", "snapshot"),
     ("calibrate",),
     ("doctor",),
     ("data", "list"),
@@ -100,7 +106,8 @@ def test_help_of_every_command_has_an_example(command: tuple[str, ...], tmp_path
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["data", "--help"], ["db", "--help"], ["plan", "--help"], ["--version"]]
+    "arguments",
+    [["--help"], ["-h"], ["data", "--help"], ["db", "--help"], ["plan", "--help"], ["features", "--help"], ["--version"]],
 )
 def test_help_answers_at_once_because_it_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     code = (

@@ -1,0 +1,192 @@
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aqf.cli import main
+from backtest.markets import planted
+from core.market import Panel
+from core.settings import Settings
+from core.store import open_store
+from core.store.artifacts import FileArtifactStore
+from features.expression import parse
+from features.leaks import Leak, LeakReport
+from features.snapshots import load_snapshot
+from features.study import study
+from tests.conftest import make_reachable_folder, sweep
+
+FORMULA = "-ts_sum(returns, 3)"
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs the command in this process, which is quicker than one of its own."""
+
+    home: Path
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def run(self, *arguments: str) -> Done:
+        self.monkeypatch.setenv("AQF_HOME", str(self.home))
+        self.monkeypatch.setenv("AQF_KEEP_SERVER", "1")
+        self.monkeypatch.setattr(sys, "argv", ["aqf", "features", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert isinstance(stop.value.code, int)
+        return Done(stop.value.code, *self.capsys.readouterr())
+
+    def answer(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def shell(panel: Panel, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(home, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A home whose server stays up between commands."""
+    folder = make_reachable_folder()
+    yield folder / "home"
+    sweep(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def panel(home: Path) -> Panel:
+    """What a researcher may see of the data set `mine`, beside a feature in the registry."""
+    expression = parse(FORMULA)
+    with open_store(Settings(home=home, keep_server=True)) as store:
+        mine = store.service.import_dataset(
+            planted(seed=1, sharpe=3.0, n_assets=8, n_bars=700), name="mine", source="made up", synthetic=True
+        )
+        store.service.propose_feature(
+            {
+                "name": "dip",
+                "expression": expression.canonical,
+                "expression_sha256": expression.sha256,
+                "lookback": expression.lookback,
+                "family": "found",
+                "hypothesis": "Dips rebound.",
+            }
+        )
+        return store.researcher.load_panel(mine)
+
+
+def test_list_joins_known_hypotheses_with_the_registry(shell: Shell, panel: Panel) -> None:
+    rows = {row["name"]: row for row in shell.answer("list", "--dataset", "mine")}
+    assert rows["dip"]["status"] == "proposed"
+    assert rows["dip"]["expression_sha256"] == parse(FORMULA).sha256
+    assert rows["reversal_5"]["status"] == "not tried"
+    assert all(set(row["needs"]) <= set(panel.fields) for row in rows.values())
+    shown = shell.run("list", "--family", "found")
+    assert "1 features" in shown.stdout
+    assert FORMULA in shown.stdout
+    refused = shell.run("list", "--family", "fond")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Did you mean found?" in refused.stderr
+
+
+def test_show_measures_before_the_seal_and_writes_pictures_and_page(shell: Shell, panel: Panel, tmp_path: Path) -> None:
+    found = shell.answer("show", "dip", "--dataset", "mine", "--out", str(tmp_path / "out"))
+    expected = study(FORMULA, panel).to_dict()
+    for key in ("expression_sha256", "dataset_sha256", "horizons", "years", "autocorrelation", "turnover", "coverage"):
+        assert found[key] == expected[key]
+    assert found["last_bar"] < found["sealed_from"]
+    assert (found["title"], found["status"], found["hypothesis"]) == ("dip", "proposed", "Dips rebound.")
+    assert "ts_sum(·, 3)" in found["tree"]
+    names = ["tree.png", "ic_decay.png", "quantiles.png", "persistence.png", "ic_by_year.png", "coverage.png", "study.html"]
+    assert [Path(file).name for file in found["files"]] == names
+    assert all(Path(file).parent == tmp_path / "out" and Path(file).is_file() for file in found["files"])
+
+
+def test_show_prints_tree_figures_and_what_to_beware_of(shell: Shell, panel: Panel) -> None:
+    shown = shell.run("show", "-rank(dip) * 2", "--dataset", "mine", "--quantiles", "3")
+    assert shown.returncode == 0, shown.stderr
+    for words in ("└─ ts_sum(·, 3)", "all before the seal", "its rank IC is optimistic", "rank autocorrelation:", "turnover:"):
+        assert words in shown.stdout
+    expected = study("-rank(-ts_sum(returns, 3)) * 2", panel, n_quantiles=3)
+    for row in expected.horizons:
+        assert f"{row.rank_ic:+.4f}" in shown.stdout
+    page = Path(shown.stdout.partition("Page: ")[2].partition(",")[0])
+    assert page.is_relative_to(shell.home / "studies")
+    assert page.is_file()
+    assert "measuring over 560 bars" in shown.stderr
+
+
+def test_snapshot_is_read_back_by_its_address(shell: Shell, panel: Panel) -> None:
+    saved = shell.answer("snapshot", "dip", "--dataset", "mine")
+    artifacts = FileArtifactStore(shell.home / "artifacts")
+    assert load_snapshot(saved["uri"], artifacts, expression=FORMULA, panel=panel).snapshot.to_dict() == saved
+    assert saved["uri"] in shell.run("snapshot", FORMULA, "--dataset", "mine").stdout
+
+
+def test_check_passes_a_causal_expression(shell: Shell, panel: Panel) -> None:
+    found = shell.answer("check", "close / ts_mean(close, 5)", "--dataset", "mine", "--cuts", "3")
+    assert (found["passed"], found["n_checks"], found["leaks"]) == (True, 6, [])
+
+
+def test_check_ends_with_1_when_there_is_a_leak(shell: Shell, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    leak = Leak(bar=3, timestamp=panel.index[3], symbol="A", size=0.5, cut=4, change="cut")
+    report = LeakReport(passed=False, n_checks=2, leaks=(leak,))
+    monkeypatch.setattr("features.leaks.check_leaks", lambda *_, **__: report)
+    done = shell.run("check", "dip", "--dataset", "mine")
+    assert done.returncode == 1
+    assert "leak: A at bar 3" in done.stdout
+    done = shell.run("check", "dip", "--dataset", "mine", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["leaks"][0]["symbol"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["show", "dip", "--dataset", "mien"], 1, "Did you mean mine?"),
+        (["show", "ts_men(close, 5)", "--dataset", "mine"], 1, "did you mean ts_mean?"),
+        (["show", "delay(close, -1)", "--dataset", "mine"], 1, "only positive lags"),
+        (["show", "ts_mean(close, 2000)", "--dataset", "mine"], 1, "It looks back 1999 bars, there are 560"),
+        (["show", "dip", "--dataset", "mine", "--quantiles", "9"], 1, "must be in 2..8, was 9"),
+        (["show", "dip", "--quantiles", "1"], 2, "features show --help`"),
+        (["show"], 2, "Missing argument 'FEATURE'"),
+        (["check", "dip", "--cuts", "0"], 2, "Invalid value for '--cuts'"),
+        (["explain", "dip", "more"], 2, "unexpected extra argument"),
+        (["explain", "reversal_55"], 1, "did you mean reversal_5?"),
+    ],
+)
+def test_bad_input_is_one_line_with_a_remedy(shell: Shell, arguments: list[str], code: int, text: str) -> None:
+    done = shell.run(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    error = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    assert len(error) == 1
+    assert text in error[0]
+
+
+def test_operators_and_explain_need_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(tmp_path / "home", monkeypatch, capsys)
+    language = shell.answer("operators")
+    assert len(language["operators"]) >= 60
+    assert {"write": "ts_mean(panel, window)", "meaning": "mean of the window"} in language["operators"]
+    assert all(row["is"] for row in language["indicators"])
+    assert "ts_mean(panel, window)" in shell.run("operators").stdout
+    explained = shell.answer("explain", "-pct_change(close, 5)")
+    assert explained["name"] == "reversal_5"
+    assert explained["sentence"] == "Minus the relative change over 5 bars of close."
+    assert "└─ low" in shell.run("explain", "-high / low").stdout
+    assert not (tmp_path / "home").exists()
