@@ -4,17 +4,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from features.contract import FeatureReport, check_feature
     from features.engine import compute
     from features.expression import Expression, parse
     from features.leaks import LeakReport, check_leaks
+    from features.plugins import FunctionFeature, PluginFeature, load_plugins
+    from features.point_in_time import Events, join_events
 
-__all__ = ["Expression", "LeakReport", "check_leaks", "compute", "parse"]
+__all__ = [
+    "Events",
+    "Expression",
+    "FeatureReport",
+    "FunctionFeature",
+    "LeakReport",
+    "PluginFeature",
+    "check_feature",
+    "check_leaks",
+    "compute",
+    "join_events",
+    "load_plugins",
+    "parse",
+]
 
 _HOME = {
+    "Events": "features.point_in_time",
     "Expression": "features.expression",
+    "FeatureReport": "features.contract",
+    "FunctionFeature": "features.plugins",
     "LeakReport": "features.leaks",
+    "PluginFeature": "features.plugins",
+    "check_feature": "features.contract",
     "check_leaks": "features.leaks",
     "compute": "features.engine",
+    "join_events": "features.point_in_time",
+    "load_plugins": "features.plugins",
     "parse": "features.expression",
 }
 
