@@ -230,12 +230,13 @@ def compute_python(feature: PluginFeature | Function, inputs: FeatureInputs, wha
         If it returns another shape than its panel's.
     """
     try:
-        if isinstance(feature, PluginFeature):
-            raw: npt.ArrayLike = feature.compute(inputs.panel, inputs.events)
-        elif inputs.events is not None:
-            raw = feature(inputs.panel, inputs.events)
-        else:
-            raw = feature(inputs.panel)
+        with np.errstate(all="ignore"):
+            if isinstance(feature, PluginFeature):
+                raw: npt.ArrayLike = feature.compute(inputs.panel, inputs.events)
+            elif inputs.events is not None:
+                raw = feature(inputs.panel, inputs.events)
+            else:
+                raw = feature(inputs.panel)
         values = np.array(raw, dtype=np.float64)
     except FOREIGN_ERRORS as error:
         error.add_note(f"raised by the feature, computed on {what}; a feature must accept NaN and any number of bars")
