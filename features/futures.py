@@ -164,22 +164,20 @@ CHANGES: dict[str, Callable[[Columns, int, np.random.Generator], None]] = {
 
 def _alter_events(events: Events, until: pd.Timestamp, last: pd.Timestamp, rng: np.random.Generator) -> Events:
     table = events.table
-    later = (table["known_at"] > until).to_numpy()
-    numbers = [
-        name
-        for name in table.columns
-        if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
-    ]
-    dropped = later & (rng.random(len(table)) < 1 / 3)
-    future = table[later & ~dropped].copy()
-    known = np.flatnonzero(~later)
-    restated = table.iloc[np.sort(rng.permutation(known)[:_MAX_RESTATED])].copy()
-    for part in (future, restated):
-        for name in numbers:
-            part[name] = part[name].astype(np.float64) * np.exp(rng.normal(0.0, 0.3, len(part)))
-    span = max(last - until, pd.Timedelta(seconds=1))
-    delays = pd.to_timedelta((1.0 - rng.random(len(restated))) * span.total_seconds(), unit="s")
-    restated["known_at"] = (until + delays.ceil("us")).as_unit("ns").astype(restated["known_at"].dtype)
-    parts = [part for part in (table[~later], future, restated) if len(part)]
-    mixed = pd.concat(parts, ignore_index=True) if parts else table
+    known_at = table["known_at"].dt.as_unit("ns").astype("int64").to_numpy()
+    is_later = known_at > until.value
+    known = np.flatnonzero(~is_later)
+    later = np.flatnonzero(is_later & (rng.random(len(table)) >= 1 / 3))
+    restated = np.sort(rng.permutation(known)[:_MAX_RESTATED])
+    rows = np.concatenate([known, later, restated])
+    span = max(last.value - until.value, 1_000_000_000)
+    again = until.value + np.ceil((1.0 - rng.random(len(restated))) * span).astype(np.int64)
+    stamps = np.concatenate([known_at[known], known_at[later], again])
+    mixed = table.take(rows).reset_index(drop=True)
+    mixed["known_at"] = pd.DatetimeIndex(stamps.view("datetime64[ns]"), tz="UTC")
+    for name in table.columns:
+        if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name]):
+            factors = np.exp(rng.normal(0.0, 0.3, len(rows)))
+            factors[: len(known)] = 1.0
+            mixed[name] = mixed[name].to_numpy(dtype=np.float64, na_value=np.nan) * factors
     return Events(table=mixed, scheduled_kinds=events.scheduled_kinds)

@@ -217,9 +217,9 @@ def _flatten(table: pd.DataFrame) -> pd.DataFrame:
 def _utc(stamps: pd.Series[pd.Timestamp], name: str) -> pd.Series[pd.Timestamp]:
     if stamps.isna().any():
         raise DataError(f"`{name}` is missing in {int(stamps.isna().sum())} events; leave out what has no time.")
-    aware = isinstance(stamps.dtype, pd.DatetimeTZDtype) or (
-        stamps.dtype == object and all(isinstance(stamp, dt.datetime) and stamp.tzinfo is not None for stamp in stamps)
-    )
+    if isinstance(stamps.dtype, pd.DatetimeTZDtype):
+        return stamps.dt.tz_convert("UTC")
+    aware = stamps.dtype == object and all(isinstance(stamp, dt.datetime) and stamp.tzinfo is not None for stamp in stamps)
     if not aware and len(stamps):
         raise DataError(
             f"`{name}` of events must be tz-aware times, was {stamps.dtype} without an offset; localise them where they were "

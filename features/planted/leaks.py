@@ -400,15 +400,12 @@ def next_publication(panel: Panel, events: Events) -> npt.ArrayLike:
 
 
 def _as_of(panel: Panel, events: Events, direction: str) -> FloatArray:
-    out = np.full(panel.shape, np.nan)
-    bars = pd.DataFrame({"known_at": panel.index.as_unit("us")})
-    table = _eps(events)
-    for column, symbol in enumerate(panel.symbols):
-        own = table.loc[table["symbol"] == symbol, ["known_at", "eps"]]
-        own = own.assign(known_at=own["known_at"].dt.as_unit("us"))
-        joined = pd.merge_asof(bars, own, on="known_at", direction=direction)  # type: ignore[call-overload]
-        out[:, column] = joined["eps"].to_numpy(dtype=float)
-    return out
+    stamps = np.repeat(panel.index.as_unit("ns"), panel.n_assets)
+    bars = pd.DataFrame({"known_at": stamps, "symbol": list(panel.symbols) * panel.n_bars})
+    news = _eps(events)[["known_at", "symbol", "eps"]]
+    news = news.assign(known_at=news["known_at"].dt.as_unit("ns"), symbol=news["symbol"].astype(str))
+    joined = pd.merge_asof(bars, news, on="known_at", by="symbol", direction=direction)  # type: ignore[call-overload]
+    return joined["eps"].to_numpy(dtype=np.float64).reshape(panel.shape)  # type: ignore[no-any-return]
 
 
 def days_to_the_next_publication(panel: Panel, events: Events) -> npt.ArrayLike:

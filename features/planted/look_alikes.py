@@ -352,15 +352,12 @@ def yield_of_the_latest_value(panel: Panel, events: Events) -> npt.ArrayLike:
 
 def latest_value_by_merge(panel: Panel, events: Events) -> npt.ArrayLike:
     """The same by a backward as-of merge of pandas."""
-    out = np.full(panel.shape, np.nan)
-    bars = pd.DataFrame({"known_at": panel.index.as_unit("us")})
-    table = events.of_kind("earnings").table
-    for column, symbol in enumerate(panel.symbols):
-        own = table.loc[table["symbol"] == symbol, ["known_at", "eps"]]
-        own = own.assign(known_at=own["known_at"].dt.as_unit("us"))
-        joined = pd.merge_asof(bars, own, on="known_at", direction="backward")
-        out[:, column] = joined["eps"].to_numpy(dtype=float)
-    return out
+    stamps = np.repeat(panel.index.as_unit("ns"), panel.n_assets)
+    bars = pd.DataFrame({"known_at": stamps, "symbol": list(panel.symbols) * panel.n_bars})
+    news = events.of_kind("earnings").table[["known_at", "symbol", "eps"]]
+    news = news.assign(known_at=news["known_at"].dt.as_unit("ns"), symbol=news["symbol"].astype(str))
+    joined = pd.merge_asof(bars, news, on="known_at", by="symbol", direction="backward")
+    return joined["eps"].to_numpy(dtype=np.float64).reshape(panel.shape)
 
 
 def evening_news_on_the_next_day(panel: Panel, events: Events) -> npt.ArrayLike:
