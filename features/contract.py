@@ -145,14 +145,15 @@ class _Trial:
         return self.feature.lookback
 
     def compute(self, panel: Panel) -> object:
-        """Compute with the events of the panel's symbols; a fresh copy, so that no plugin shares one with another run."""
-        return self.compute_inputs(FeatureInputs(panel=panel, events=self.inputs.events))
+        """Compute on a copy, which the feature may spoil, with the events of the panel's symbols."""
+        events = None if self.inputs.events is None else self.inputs.events.select(panel.symbols)
+        return self.compute_inputs(FeatureInputs(panel=panel.slice(), events=events))
 
     def compute_inputs(self, inputs: FeatureInputs) -> object:
         if isinstance(self.feature, Expression):
             return compute(self.feature, inputs.panel)
-        events = None if inputs.events is None else inputs.events.select(inputs.panel.symbols)
-        return self.feature.compute(inputs.panel, events)
+        with np.errstate(all="ignore"):
+            return self.feature.compute(inputs.panel, inputs.events)
 
     def values(self, panel: Panel) -> FloatArray:
         """Compute, and copy; `_Broken` if shape or dtype is not as promised."""
@@ -246,12 +247,11 @@ def _no_hidden_state(trial: _Trial) -> str:
 
 def _inputs_unchanged(trial: _Trial) -> str:
     panel, events = trial.inputs.panel, trial.inputs.events
-    mine = panel.slice()
-    table = None if events is None else events.table.copy()
-    trial.compute_inputs(FeatureInputs(panel=mine, events=events))
-    if mine.content_sha256() != panel.content_sha256():
+    mine = FeatureInputs(panel=panel.slice(), events=None if events is None else events.copy())
+    trial.compute_inputs(mine)
+    if mine.panel.content_sha256() != panel.content_sha256():
         raise _Broken("it changed the panel it was given; copy before writing")
-    if events is not None and table is not None and not events.table.equals(table):
+    if events is not None and mine.events is not None and not mine.events.table.equals(events.table):
         raise _Broken("it changed the events it was given; copy before writing")
     return "bars and events as they were"
 

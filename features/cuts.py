@@ -133,7 +133,7 @@ def _births_and_deaths(panel: Panel, rng: np.random.Generator) -> Iterator[int]:
 def _event_bars(panel: Panel, events: Events, rng: np.random.Generator) -> Iterator[int]:
     """Yield bars just before an event is known, the narrowest misses first, and bars between its date and its news."""
     stamps = panel.index.as_unit("ns").asi8
-    known, occurred = (events.table[name].dt.as_unit("ns").astype("int64").to_numpy() for name in ("known_at", "occurred_at"))
+    known, occurred = (events.table[name].astype("int64").to_numpy() for name in ("known_at", "occurred_at"))
     bar = np.searchsorted(stamps, known, side="left") - 1
     inside = np.flatnonzero((bar >= 0) & (bar < panel.n_bars - 1))
     narrow = inside[np.argsort(known[inside] - stamps[bar[inside]], kind="stable")]

@@ -93,7 +93,7 @@ def lengthen(inputs: FeatureInputs, rng: np.random.Generator) -> FeatureInputs:
     more = [panel.index[-1] + step * (k + 1) for k in range(max(1, panel.n_bars // 4))]
     columns = {name: np.vstack([panel.get(name), panel.get(name)[: len(more)]]) for name in panel.fields}
     _scale(columns, 0, rng)
-    longer = with_columns(panel, pd.DatetimeIndex([*panel.index, *more]), columns)
+    longer = with_columns(panel, pd.DatetimeIndex([*panel.index, *more]).as_unit(panel.index.unit), columns)
     before_all = panel.index[0] - pd.Timedelta(days=36_500)
     events = None if inputs.events is None else _alter_events(inputs.events, before_all, longer.index[-1], rng)
     return FeatureInputs(panel=longer, events=events)
@@ -164,7 +164,7 @@ CHANGES: dict[str, Callable[[Columns, int, np.random.Generator], None]] = {
 
 def _alter_events(events: Events, until: pd.Timestamp, last: pd.Timestamp, rng: np.random.Generator) -> Events:
     table = events.table
-    known_at = table["known_at"].dt.as_unit("ns").astype("int64").to_numpy()
+    known_at = table["known_at"].astype("int64").to_numpy()
     is_later = known_at > until.value
     known = np.flatnonzero(~is_later)
     later = np.flatnonzero(is_later & (rng.random(len(table)) >= 1 / 3))

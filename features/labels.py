@@ -138,7 +138,7 @@ def event_labels(panel: Panel, events: Events, horizon: int, delay: int = 1) -> 
     check_symbols(panel, events)
     labels = forward_returns(panel, horizon, delay)
     stamps = panel.index.as_unit("ns").asi8
-    known = events.table["known_at"].dt.as_unit("ns").astype("int64").to_numpy()
+    known = events.table["known_at"].astype("int64").to_numpy()
     bars = np.searchsorted(stamps, known, side="left")
     happened = np.zeros(panel.shape, dtype=np.bool_)
     column = {symbol: position for position, symbol in enumerate(panel.symbols)}

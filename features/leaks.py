@@ -215,7 +215,7 @@ def _end_at(feature: PluginFeature | Function, inputs: FeatureInputs, cut: int) 
 
 
 def compute_python(feature: PluginFeature | Function, inputs: FeatureInputs, what: str) -> FloatArray:
-    """Compute a plugin feature or a callable.
+    """Compute a plugin feature or a callable, on a copy that it may spoil.
 
     Parameters
     ----------
@@ -230,13 +230,12 @@ def compute_python(feature: PluginFeature | Function, inputs: FeatureInputs, wha
         If it returns another shape than its panel's.
     """
     try:
+        panel, events = inputs.panel.slice(), None if inputs.events is None else inputs.events.copy()
         with np.errstate(all="ignore"):
             if isinstance(feature, PluginFeature):
-                raw: npt.ArrayLike = feature.compute(inputs.panel, inputs.events)
-            elif inputs.events is not None:
-                raw = feature(inputs.panel, inputs.events)
+                raw: npt.ArrayLike = feature.compute(panel, events)
             else:
-                raw = feature(inputs.panel)
+                raw = feature(panel) if events is None else feature(panel, events)
         values = np.array(raw, dtype=np.float64)
     except FOREIGN_ERRORS as error:
         error.add_note(f"raised by the feature, computed on {what}; a feature must accept NaN and any number of bars")

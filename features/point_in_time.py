@@ -35,7 +35,7 @@ class Events:
         One row an announcement, with the columns ``kind`` (str), ``symbol`` (str; None if it concerns every symbol),
         ``occurred_at`` and ``known_at`` (tz-aware), and the values announced: further columns, or one column ``payload`` of
         mappings, whose keys become columns. A second row of the same kind, symbol and ``occurred_at`` is a revision. The
-        table is copied, sorted by ``known_at``, its times turned into UTC; treat it as read-only.
+        table is copied, sorted by ``known_at``, its times turned into UTC nanoseconds; treat it as read-only.
     scheduled_kinds : collection of str, default=()
         Kinds that may be known before they occur, as the day of an earnings call. Any other event known before it occurred
         is refused.
@@ -99,7 +99,11 @@ class Events:
         """Return the events that concern these symbols; those of every symbol stay."""
         return self._keep(self.table["symbol"].isin(list(symbols)) | self.table["symbol"].isna())
 
-    def _keep(self, mask: pd.Series[bool]) -> Events:
+    def copy(self) -> Events:
+        """Return the same events in a table of their own."""
+        return self._keep(np.ones(len(self), dtype=np.bool_))
+
+    def _keep(self, mask: pd.Series[bool] | npt.NDArray[np.bool_]) -> Events:
         part = copy(self)  # checked and sorted already
         object.__setattr__(part, "table", self.table[mask].reset_index(drop=True))
         return part
@@ -162,7 +166,7 @@ def join_events(
     if max_age is not None and max_age <= dt.timedelta(0):
         raise DataError(f"`max_age` must be positive, was {max_age}.")
     values = _numbers(events, value) if value is not None else np.zeros(len(events))
-    occurred, known = (events.table[name].dt.as_unit("ns").astype("int64").to_numpy() for name in ("occurred_at", "known_at"))
+    occurred, known = (events.table[name].astype("int64").to_numpy() for name in ("occurred_at", "known_at"))
     symbols = events.table["symbol"].to_numpy(dtype=object)
     check_symbols(panel, events)
     stamps = panel.index.as_unit("ns").asi8
@@ -218,14 +222,14 @@ def _utc(stamps: pd.Series[pd.Timestamp], name: str) -> pd.Series[pd.Timestamp]:
     if stamps.isna().any():
         raise DataError(f"`{name}` is missing in {int(stamps.isna().sum())} events; leave out what has no time.")
     if isinstance(stamps.dtype, pd.DatetimeTZDtype):
-        return stamps.dt.tz_convert("UTC")
+        return stamps.dt.tz_convert("UTC").dt.as_unit("ns")
     aware = stamps.dtype == object and all(isinstance(stamp, dt.datetime) and stamp.tzinfo is not None for stamp in stamps)
     if not aware and len(stamps):
         raise DataError(
             f"`{name}` of events must be tz-aware times, was {stamps.dtype} without an offset; localise them where they were "
             "written, as in .dt.tz_localize('America/New_York')."
         )
-    return pd.to_datetime(stamps, utc=True)
+    return pd.to_datetime(stamps, utc=True).dt.as_unit("ns")
 
 
 def _numbers(events: Events, value: str) -> npt.NDArray[np.float64]:

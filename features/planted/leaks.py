@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -102,7 +104,7 @@ def whole_sample_beta(panel: Panel) -> npt.ArrayLike:
 
 def whole_sample_trend(panel: Panel) -> npt.ArrayLike:
     """The trend that is taken away was drawn through the future."""
-    close = np.log(_close(panel).bfill().fillna(1.0))
+    close = _close(panel).bfill().fillna(1.0)
     time = np.arange(len(close))
     return close.apply(lambda column: column - np.polyval(np.polyfit(time, column, 1), time)) if len(close) > 2 else close
 
@@ -233,7 +235,8 @@ def lowest_price_to_come(panel: Panel) -> npt.ArrayLike:
 def bars_to_the_high(panel: Panel) -> npt.ArrayLike:
     """The distance is to the high of the whole sample."""
     high = np.nan_to_num(panel.close, nan=-1.0).argmax(axis=0)
-    return np.arange(panel.n_bars)[:, None] - high[None, :]
+    distance: FloatArray = np.arange(panel.n_bars, dtype=np.float64)[:, None] - high[None, :]
+    return distance
 
 
 def month_end_on_every_day(panel: Panel) -> npt.ArrayLike:
@@ -280,8 +283,8 @@ def universe_of_today(panel: Panel) -> npt.ArrayLike:
 
 def rank_among_survivors(panel: Panel) -> npt.ArrayLike:
     """Ranks are taken among the symbols that have a price at the end."""
-    alive = ~np.isnan(_returns(panel).iloc[-5:]).all(axis=0)
-    return _close(panel).where(alive, axis=1).rank(axis=1)
+    alive = _returns(panel).iloc[-5:].notna().any(axis=0).to_numpy()
+    return _close(panel).loc[:, alive].rank(axis=1).reindex(columns=list(panel.symbols))
 
 
 def label_as_feature(panel: Panel) -> npt.ArrayLike:
@@ -399,12 +402,12 @@ def next_publication(panel: Panel, events: Events) -> npt.ArrayLike:
     return _as_of(panel, events, "forward")
 
 
-def _as_of(panel: Panel, events: Events, direction: str) -> FloatArray:
+def _as_of(panel: Panel, events: Events, direction: Literal["nearest", "forward"]) -> FloatArray:
     stamps = np.repeat(panel.index.as_unit("ns"), panel.n_assets)
     bars = pd.DataFrame({"known_at": stamps, "symbol": list(panel.symbols) * panel.n_bars})
     news = _eps(events)[["known_at", "symbol", "eps"]]
-    news = news.assign(known_at=news["known_at"].dt.as_unit("ns"), symbol=news["symbol"].astype(str))
-    joined = pd.merge_asof(bars, news, on="known_at", by="symbol", direction=direction)  # type: ignore[call-overload]
+    news = news.assign(symbol=news["symbol"].astype(str))
+    joined = pd.merge_asof(bars, news, on="known_at", by="symbol", direction=direction)
     return joined["eps"].to_numpy(dtype=np.float64).reshape(panel.shape)  # type: ignore[no-any-return]
 
 

@@ -28,7 +28,7 @@ def _returns(panel: Panel) -> pd.DataFrame:
 
 
 def _month(panel: Panel) -> npt.NDArray[np.int64]:
-    return panel.index.year.to_numpy() * 12 + panel.index.month.to_numpy()
+    return np.array(panel.index.year * 12 + panel.index.month, dtype=np.int64)
 
 
 def _month_starts(panel: Panel, first: int) -> list[tuple[int, int]]:
@@ -107,7 +107,7 @@ def beta_fitted_each_month(panel: Panel) -> npt.ArrayLike:
 
 def trend_of_the_trailing_window(panel: Panel) -> npt.ArrayLike:
     """The trend that is taken away was drawn through the last thirty bars."""
-    close = np.log(_close(panel))
+    close = _close(panel)
     time = np.arange(30) - 14.5
     return close.rolling(30).apply(lambda window: window[-1] - window.mean() - 14.5 * (time @ window) / (time @ time), raw=True)
 
@@ -303,7 +303,8 @@ def adjusted_for_past_splits(panel: Panel) -> npt.ArrayLike:
 def relative_to_the_first_price(panel: Panel) -> npt.ArrayLike:
     """The series is scaled to start at one."""
     first = np.maximum.accumulate(~np.isnan(panel.close), axis=0).argmax(axis=0)
-    return panel.close / panel.close[first, np.arange(panel.n_assets)]
+    scaled: FloatArray = panel.close / panel.close[first, np.arange(panel.n_assets)]
+    return scaled
 
 
 def age_of_the_listing(panel: Panel) -> npt.ArrayLike:
@@ -347,7 +348,8 @@ def latest_value_known(panel: Panel, events: Events) -> npt.ArrayLike:
 def yield_of_the_latest_value(panel: Panel, events: Events) -> npt.ArrayLike:
     """Earnings known, over the price of the bar, unless they are too old."""
     eps = join_events(panel, events.of_kind("earnings"), value="eps", max_age=pd.Timedelta(days=60))
-    return eps / _close(panel).to_numpy()
+    yields: FloatArray = eps / _close(panel).to_numpy()
+    return yields
 
 
 def latest_value_by_merge(panel: Panel, events: Events) -> npt.ArrayLike:
@@ -355,7 +357,7 @@ def latest_value_by_merge(panel: Panel, events: Events) -> npt.ArrayLike:
     stamps = np.repeat(panel.index.as_unit("ns"), panel.n_assets)
     bars = pd.DataFrame({"known_at": stamps, "symbol": list(panel.symbols) * panel.n_bars})
     news = events.of_kind("earnings").table[["known_at", "symbol", "eps"]]
-    news = news.assign(known_at=news["known_at"].dt.as_unit("ns"), symbol=news["symbol"].astype(str))
+    news = news.assign(symbol=news["symbol"].astype(str))
     joined = pd.merge_asof(bars, news, on="known_at", by="symbol", direction="backward")
     return joined["eps"].to_numpy(dtype=np.float64).reshape(panel.shape)
 
@@ -380,7 +382,7 @@ def publications_of_a_quarter(panel: Panel, events: Events) -> npt.ArrayLike:
 def days_to_a_scheduled_call(panel: Panel, events: Events) -> npt.ArrayLike:
     """A day in the future may be used if it was announced."""
     calls = events.of_kind("call")
-    days = (calls.table["occurred_at"] - calls.table["known_at"]) / pd.Timedelta(days=1)
+    days = (calls.table["occurred_at"] - calls.table["known_at"]).dt.total_seconds() / 86_400.0
     announced = Events(table=calls.table.assign(days=days), scheduled_kinds=calls.scheduled_kinds)
     return join_events(panel, announced, value="days") - join_events(panel, announced, how="age")
 

@@ -56,7 +56,7 @@ def _bars(index: pd.DatetimeIndex, rng: np.random.Generator) -> Panel:
     opened = close * np.exp(rng.normal(0.0, 0.005, shape))
     high = np.maximum(opened, close) * np.exp(np.abs(rng.normal(0.0, 0.004, shape)))
     low = np.minimum(opened, close) * np.exp(-np.abs(rng.normal(0.0, 0.004, shape)))
-    volume = np.round(np.exp(rng.normal(11.0, 0.6, shape)))
+    volume = np.floor(np.exp(rng.normal(11.0, 0.6, shape)))
     gone = np.zeros(shape, dtype=np.bool_)
     gone[rng.random(shape) < 0.01] = True
     gone[: rng.integers(20, 60), 3] = True

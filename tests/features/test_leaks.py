@@ -206,6 +206,20 @@ def test_an_error_of_the_feature_says_on_what_data_it_was_raised():
     assert "a feature must accept NaN" in caught.value.__notes__[0]
 
 
+def test_a_feature_that_writes_into_its_data_spoils_only_a_copy():
+    def writes(panel: Panel, events: Events):
+        panel.close.setflags(write=True)
+        panel.close[:] = 1.0
+        events.table["eps"] = 1.0
+        return panel.close
+
+    inputs = build_daily()
+    before, table = inputs.panel.content_sha256(), inputs.events.table.copy()
+    check_leaks(writes, inputs.panel, events=inputs.events)
+    assert inputs.panel.content_sha256() == before
+    pd.testing.assert_frame_equal(inputs.events.table, table)
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_future_leaves_the_past_and_what_was_known_as_they_were(change):
     inputs = build_daily(1)
