@@ -73,7 +73,7 @@ def _landmarks(inputs: FeatureInputs, rng: np.random.Generator, *, every_kind: b
     panel = inputs.panel
     for bars in _gap_bars(panel):
         yield from _some(bars, 1, rng)
-    yield from _period_ends(panel, ("month",), rng)
+    yield from islice(_period_ends(panel, ("month",), rng), None if every_kind else 2)
     if not every_kind:
         return
     if inputs.events is not None:
@@ -83,7 +83,7 @@ def _landmarks(inputs: FeatureInputs, rng: np.random.Generator, *, every_kind: b
     yield from _period_ends(panel, ("day", "week", "quarter", "year"), rng)
     for name in panel.fields:
         if name not in ("open", "high", "low", "close"):
-            yield from bars_of_extremes(panel.get(name))
+            yield from bars_of_extremes(panel.get(name))[2:]
 
 
 def _some(bars: IntArray, count: int, rng: np.random.Generator) -> Iterator[int]:
@@ -92,7 +92,7 @@ def _some(bars: IntArray, count: int, rng: np.random.Generator) -> Iterator[int]
 
 
 def _period_ends(panel: Panel, periods: tuple[str, ...], rng: np.random.Generator) -> Iterator[int]:
-    """Yield the last bar of a period and the bar before, where a period has several bars."""
+    """Yield the last bar of a period, the bar before and the bar after, where a period has several bars."""
     days = panel.index.as_unit("s").asi8 // 86_400
     month = panel.index.year.to_numpy() * 12 + panel.index.month.to_numpy() - 1
     numbers = {"day": days, "week": (days + 3) // 7, "month": month, "quarter": month // 3, "year": month // 12}
@@ -100,8 +100,7 @@ def _period_ends(panel: Panel, periods: tuple[str, ...], rng: np.random.Generato
         ends = np.flatnonzero(np.diff(numbers[period]))
         if len(ends) and len(ends) + 1 < panel.n_bars:
             end = int(rng.choice(ends))
-            yield end - 1
-            yield end
+            yield from (end - 1, end, end + 1)
 
 
 def _gap_bars(panel: Panel) -> tuple[IntArray, IntArray]:

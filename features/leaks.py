@@ -264,8 +264,7 @@ def _sweep(
     for shift in rng.permutation(period)[:_MAX_SWEEPS]:
         phase = (np.arange(inputs.panel.n_bars) - shift) % period
         again = compute_python(feature, alter_bars(inputs, phase > lookback, rng), "data altered in many places")
-        moved = phase == lookback
-        moved &= ~((values == again) | (np.isnan(values) & np.isnan(again))).all(axis=1)
+        moved = (phase == lookback) & relative_changes(values, again).any(axis=1)
         for bar in np.flatnonzero(moved)[: _MAX_SUSPECTS - found]:
             found += 1
             yield int(bar)

@@ -119,6 +119,26 @@ def test_a_sweep_finds_one_bar_among_thousands_that_looks_ahead():
         assert {(leak.bar, leak.symbol) for leak in report.leaks} == {(1_233, "S01")}
 
 
+def test_a_sweep_tells_a_leak_from_the_rounding_of_a_running_sum():
+    panel = build_panel(420, 4, seed=9)
+
+    def mean_but_for_one_bar(panel: Panel):
+        values = panel.frame().rolling(5).mean().to_numpy().copy()  # pandas carries rounding on from bar to bar
+        if panel.n_bars > 244:
+            values[243] *= 1.0 + 1e-6 * panel.close[244] / panel.close[243]
+        return values
+
+    feature = FunctionFeature(
+        name="rare",
+        version="1",
+        hypothesis="None.",
+        lookback=4,
+        columns=frozenset({"close"}),
+        function=mean_but_for_one_bar,
+    )
+    assert {leak.bar for leak in check_leaks(feature, panel).leaks} == {243}
+
+
 def test_cutting_everywhere_finds_what_no_landmark_marks():
     panel = PANEL.slice(0, 150)
 

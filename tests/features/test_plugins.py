@@ -73,6 +73,20 @@ def test_features_of_packages_and_of_the_caller_are_found_by_name(offer):
         found["overnight_gap"] = GAP
 
 
+def test_an_installed_package_is_found_through_its_metadata(tmp_path, monkeypatch):
+    (tmp_path / "packaged_features.py").write_text(MODULE)
+    info = tmp_path / "some_features-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-features\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[aqf.features]\nday_range = packaged_features:Range\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_plugins()["day_range"].version == "2"
+    (info / "entry_points.txt").write_text("[aqf.features]\nday_range = packaged_features:Gone\n")
+    with pytest.raises(ConfigurationError, match=r"`day_range = packaged_features:Gone` of some-features cannot be loaded"):
+        load_plugins()
+    sys.modules.pop("packaged_features", None)
+
+
 def test_an_object_serves_as_well_as_a_class(offer):
     offer(day_range="offered_features:RANGE")
     assert load_plugins()["day_range"].version == "2"
