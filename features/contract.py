@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.errors import DataError, MissingDataError
-from core.market.panel import Panel
+from core.market.panel import BAR_FIELDS, Panel
 from features.engine import compute
 from features.expression import Expression, parse
 from features.fields import FloatArray
@@ -81,7 +81,7 @@ def check_feature(
     """Check that a feature keeps its contract on data like these.
 
     The clauses: ``shape_and_dtype`` (an ndarray of float64, one row a bar, one column a symbol), ``nan_policy`` (never
-    infinite, and some value wherever the data are longer than the lookback), ``determinism`` (the same bits twice),
+    infinite, and some value on data without gaps that are longer than the lookback), ``determinism`` (the same bits twice),
     ``no_hidden_state`` (the same bits after other data), ``inputs_unchanged``, ``lookback`` (as declared),
     ``one_asset``, ``missing_asset`` (a symbol without a bar, alone and among others), ``short_data`` (fewer bars than the
     lookback, and one bar), ``no_leak`` (:func:`check_leaks`).
@@ -225,9 +225,18 @@ def _shape_and_dtype(trial: _Trial) -> str:
 def _nan_policy(trial: _Trial) -> str:
     panel = trial.inputs.panel
     values = trial.values(panel)
-    if panel.n_bars > (trial.lookback or 0) and np.isnan(values).all():
-        raise _Broken(f"NaN everywhere, on {panel.n_bars} bars with a lookback of {trial.lookback}")
+    if np.isnan(values).all() and panel.n_bars > (trial.lookback or 0) and np.isnan(trial.values(_filled(panel))).all():
+        raise _Broken(f"NaN everywhere, on {panel.n_bars} bars without gaps with a lookback of {trial.lookback}")
     return f"never infinite; NaN in {np.isnan(values).mean():.1%} of the values"
+
+
+def _filled(panel: Panel) -> Panel:
+    """The panel without gaps and zeros in bars, which may rightly leave a long window without any value."""
+    columns = {}
+    for name in panel.fields:
+        frame = panel.frame(name)
+        columns[name] = (frame.where(frame > 0.0) if name in BAR_FIELDS else frame).ffill().bfill().to_numpy()
+    return with_columns(panel, panel.index, columns)
 
 
 def _determinism(trial: _Trial) -> str:

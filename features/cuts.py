@@ -130,14 +130,17 @@ def _births_and_deaths(panel: Panel, rng: np.random.Generator) -> Iterator[int]:
 
 
 def _event_bars(panel: Panel, events: Events, rng: np.random.Generator) -> Iterator[int]:
-    """Yield bars just before an event is known, the narrowest misses first, and bars between its date and its news."""
+    """Yield bars just before an event is known, the narrowest misses of each kind first, and bars between date and news."""
     stamps = panel.index.as_unit("ns").asi8
     known, occurred = (events.table[name].astype("int64").to_numpy() for name in ("known_at", "occurred_at"))
     bar = np.searchsorted(stamps, known, side="left") - 1
     inside = np.flatnonzero((bar >= 0) & (bar < panel.n_bars - 1))
+    inside = rng.permutation(inside)  # so that chance decides between equally narrow ones
     narrow = inside[np.argsort(known[inside] - stamps[bar[inside]], kind="stable")]
-    yield from (int(b) for b in bar[narrow[:2]])
-    yield from _some(bar[inside], 2, rng)
+    kinds = events.table["kind"].to_numpy()[narrow]
+    for kind in dict.fromkeys(kinds):
+        yield from islice(dict.fromkeys(int(b) for b in bar[narrow[kinds == kind]]), 4)
+    yield from (int(b) for b in bar[inside[:3]])
     first = np.searchsorted(stamps, occurred, side="left")
     waiting = inside[first[inside] < bar[inside]]
     for event in rng.permutation(waiting)[:2]:

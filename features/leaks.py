@@ -29,6 +29,7 @@ Feature = str | Expression | PluginFeature | Function
 TOLERANCE = 1e-9
 N_CUTS_EXPRESSION = 8
 N_CUTS_PYTHON = 40
+N_CUTS_EVENTS = 60
 
 _ROUNDING = 1e-13
 _TAIL_BARS = 64
@@ -119,8 +120,9 @@ def check_leaks(
     events : Events, optional
         What the feature reads besides; of symbols of the panel.
     n_cuts : int, optional
-        Cuts to try, 8 for an expression and 40 for Python by default: near the end, inside gaps, at ends of periods, before
-        events, listings, ends of symbols and extreme bars first, the rest spread at random. ``panel.n_bars`` tries all.
+        Cuts to try, by default 8 for an expression, 40 for Python and 60 with events: near the end, inside gaps, at ends of
+        periods, before events, listings, ends of symbols and extreme bars first, the rest spread at random.
+        ``panel.n_bars`` tries all.
     seed : int, default=0
         Seed of the random cuts and changes.
 
@@ -162,7 +164,8 @@ def check_leaks(
         return _check_expression(expression, panel, n_cuts or N_CUTS_EXPRESSION, rng)
     if events is not None:
         check_symbols(panel, events)
-    return _check_python(feature, FeatureInputs(panel=panel, events=events), n_cuts or N_CUTS_PYTHON, rng)
+    n_cuts = n_cuts or (N_CUTS_PYTHON if events is None else N_CUTS_EVENTS)
+    return _check_python(feature, FeatureInputs(panel=panel, events=events), n_cuts, rng)
 
 
 def _check_expression(expression: Expression, panel: Panel, n_cuts: int, rng: np.random.Generator) -> LeakReport:
