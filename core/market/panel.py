@@ -155,6 +155,29 @@ class Panel:
         values.update(columns)
         return Panel(index=self.index, symbols=self.symbols, extra=self.extra, name=self.name, **values)  # type: ignore[arg-type]
 
+    def with_column(self, name: str, values: npt.ArrayLike) -> Panel:
+        """Return a copy with one further column, or another one of that name, in `extra`.
+
+        Parameters
+        ----------
+        name : str
+            An identifier, not a bar field.
+        values : array-like of shape (n_bars, n_assets)
+            Row ``t`` must be known at ``index[t]``.
+
+        Raises
+        ------
+        DataError
+            If the name is no identifier, or one of open, high, low, close and volume.
+        ShapeError
+            If the values do not have the shape of the panel.
+        """
+        if not name.isidentifier() or name in BAR_FIELDS:
+            raise DataError(f"a further column needs an identifier that is no bar field as its name, was {name!r}.")
+        fields: dict[str, Any] = {field: getattr(self, field) for field in BAR_FIELDS}
+        extra = {**self.extra, name: np.asarray(values, dtype=np.float64)}
+        return Panel(index=self.index, symbols=self.symbols, extra=extra, name=self.name, **fields)
+
     def _map(self, index: pd.DatetimeIndex, symbols: tuple[str, ...], take) -> Panel:  # type: ignore[no-untyped-def]
         fields: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else take(value) for name in BAR_FIELDS}
         extra = {name: take(value) for name, value in self.extra.items()}

@@ -1,98 +1,27 @@
-"""The truncation test against planted leaks and clean look-alikes."""
+"""The truncation test: how it names leaks, what it changes, where it cuts."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from core.errors import DataError, ShapeError
+from core.errors import DataError, MissingDataError, ShapeError
 from core.market import Panel
-from features import check_leaks, compute, parse
+from features import Events, FunctionFeature, check_leaks, compute, join_events, parse
 from features.alphas import LIBRARY
-from features.labels import forward_returns
+from features.cuts import choose_cuts
+from features.futures import CHANGES, FeatureInputs, alter_future, cut_future, lengthen
+from features.planted import build_daily
 from tests.features.panels import build_panel
 
 PANEL = build_panel(500, 5)
 
 
-def fill(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.ffill()
+def next_close(panel: Panel):
+    return panel.frame().shift(-1)
 
 
-def own_returns(panel: Panel) -> pd.DataFrame:
-    close = panel.frame()
-    return close / close.shift(1) - 1
-
-
-LEAKS = {
-    "centred window": lambda p: p.frame().rolling(11, center=True).mean(),
-    "full-sample z-score": lambda p: (p.frame() - p.frame().mean()) / p.frame().std(),
-    "back-fill": lambda p: p.frame().bfill(),
-    "back-fill of the warm-up": lambda p: fill(p.frame()).rolling(20).mean().bfill(),
-    "shift(-1)": lambda p: p.frame().shift(-1),
-    "shift(-1), end filled": lambda p: p.frame().shift(-1).ffill(),
-    "resample to period end": lambda p: p.frame().groupby([p.index.year, p.index.month]).transform("last"),
-    "resample to week end": lambda p: p.frame().resample("W").last().reindex(p.index, method="bfill"),
-    "rank over all time": lambda p: p.frame().rank(pct=True),
-    "label as feature": lambda p: forward_returns(p, 5).values,
-    "interpolation": lambda p: p.frame().interpolate(limit_area="inside"),
-    "scaling by the full maximum": lambda p: p.frame() / p.frame().max(),
-    "two-sided smoothing": lambda p: p.frame().ffill().iloc[::-1].ewm(halflife=5).mean().iloc[::-1],
-    "volatility of the whole sample": lambda p: own_returns(p) / own_returns(p).std(),
-    "trend removed over the whole sample": lambda p: detrended(p),
-    "length of the data": lambda p: np.broadcast_to(np.arange(p.n_bars)[::-1, None], p.shape),
-    "next bar's volume": lambda p: p.frame("volume").shift(-1).fillna(0.0),
-    "tomorrow's gap in an extra column": lambda p: p.frame("mood").diff(-1),
-}
-
-CLEAN = {
-    "trailing window": lambda p: p.frame().rolling(11).mean(),
-    "expanding z-score": lambda p: (p.frame() - p.frame().expanding().mean()) / p.frame().expanding().std(),
-    "forward-fill": lambda p: p.frame().ffill(),
-    "shift(1)": lambda p: p.frame().shift(1),
-    "highest of the month so far": lambda p: p.frame().groupby([p.index.year, p.index.month]).cummax(),
-    "previous month's end": lambda p: previous_month_end(p),
-    "expanding rank": lambda p: p.frame().expanding().rank(pct=True),
-    "past return": lambda p: p.frame().pct_change(5, fill_method=None),
-    "gaps filled from before": lambda p: p.frame().ffill(limit=3),
-    "scaling by the maximum so far": lambda p: p.frame() / p.frame().cummax(),
-    "one-sided smoothing": lambda p: p.frame().ewm(halflife=5).mean(),
-    "volatility so far": lambda p: own_returns(p) / own_returns(p).expanding().std(),
-    "cross-section": lambda p: p.frame().rank(axis=1, pct=True),
-    "cumulative sum": lambda p: own_returns(p).fillna(0.0).cumsum(),
-    "calendar": lambda p: np.broadcast_to(p.index.month.to_numpy(dtype=float)[:, None], p.shape),
-    "nothing": lambda p: np.full(p.shape, np.nan),
-}
-
-
-def detrended(panel: Panel) -> pd.DataFrame:
-    log_close = np.log(panel.frame().ffill().bfill())
-    time = np.arange(len(log_close))
-    return log_close.apply(lambda column: column - np.polyval(np.polyfit(time, column, 1), time))
-
-
-def previous_month_end(panel: Panel) -> pd.DataFrame:
-    month = panel.index.year * 12 + panel.index.month
-    last = panel.frame().groupby(month).last().shift(1)
-    return last.loc[month].set_axis(panel.index)
-
-
-@pytest.mark.parametrize("name", LEAKS)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_planted_leak_is_found(name, seed):
-    report = check_leaks(LEAKS[name], PANEL, seed=seed)
-    assert not report.passed
-    assert report.leaks
-    assert report.summary().startswith("leak: S0")
-
-
-@pytest.mark.parametrize("name", CLEAN)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_clean_look_alike_passes(name, seed):
-    report = check_leaks(CLEAN[name], PANEL, seed=seed)
-    assert report.passed, report.summary()
-    assert report.leaks == ()
-    assert report.n_checks == 16
-    assert report.summary().startswith("no leak")
+def known_so_far(panel: Panel, events: Events):
+    return join_events(panel, events.of_kind("earnings"), value="eps")
 
 
 def test_a_leak_is_named_with_its_place():
@@ -102,8 +31,8 @@ def test_a_leak_is_named_with_its_place():
             values[100, 3] = panel.close[400, 3]
         return values
 
-    report = check_leaks(peek_at_bar_400, PANEL, n_cuts=20)
-    assert {(leak.bar, leak.symbol) for leak in report.leaks} == {(100, "S03")}
+    report = check_leaks(peek_at_bar_400, PANEL)
+    assert {(leak.bar, leak.symbol) for leak in report.leaks if leak.change in ("cut", "altered")} == {(100, "S03")}
     leak = report.leaks[0]
     assert leak.timestamp == PANEL.index[100]
     cut = next(leak for leak in report.leaks if leak.change == "cut")
@@ -112,29 +41,121 @@ def test_a_leak_is_named_with_its_place():
 
 
 def test_a_vanishing_value_is_an_infinite_change():
-    report = check_leaks(LEAKS["shift(-1)"], PANEL)
+    report = check_leaks(next_close, PANEL)
     assert any(np.isinf(leak.size) for leak in report.leaks if leak.change == "cut")
 
 
 def test_altering_catches_what_cutting_cannot():
     def guarded(panel: Panel):
         """Look ahead only where the data reach far enough."""
-        ahead = np.full(panel.shape, 1.0)
-        if panel.n_bars == PANEL.n_bars:
-            ahead[:-1] = panel.close[1:] / np.abs(panel.close[1:])
-            ahead[:-1] += 1e-6 * panel.close[1:]
-        return ahead if panel.n_bars == PANEL.n_bars else np.asarray(guarded_past(panel))
+        if panel.n_bars < PANEL.n_bars:
+            return guarded(PANEL)[: panel.n_bars]
+        ahead = np.ones(panel.shape)
+        ahead[:-1] += 1e-6 * panel.close[1:]
+        return ahead
 
-    def guarded_past(panel: Panel):
-        return guarded(PANEL)[: panel.n_bars]
+    report = check_leaks(guarded, PANEL, n_cuts=12)
+    assert not report.passed
+    assert {leak.change for leak in report.leaks} & {"altered"}
+    assert "cut" not in {leak.change for leak in report.leaks}
 
-    report = check_leaks(guarded, PANEL)
-    assert {leak.change for leak in report.leaks} == {"altered"}
+
+def test_removing_symbols_catches_a_universe_of_survivors_where_all_survive():
+    def survivors(panel: Panel):
+        return np.where(np.isnan(panel.close[-1]), np.nan, panel.close)
+
+    complete = build_panel(300, 4, gaps=False)
+    assert not np.isnan(complete.close).any()
+    report = check_leaks(survivors, complete)
+    assert {leak.change for leak in report.leaks} == {"delisted", "blank"}
+
+
+def test_dropping_bars_catches_a_count_of_bars_to_come():
+    def bars_left_in_year(panel: Panel):
+        years = pd.Series(panel.index.year)
+        return np.repeat(years.groupby(years).cumcount(ascending=False).to_numpy(float)[:, None], panel.n_assets, axis=1)
+
+    assert {leak.change for leak in check_leaks(bars_left_in_year, PANEL).leaks} == {"cut", "thinned"}
+
+
+def test_what_a_feature_remembers_is_found_even_if_it_saw_the_data_before():
+    longest = {"values": np.empty((0, 5))}
+
+    def cached(panel: Panel):
+        if len(longest["values"]) < panel.n_bars:
+            longest["values"] = panel.close[::-1][::-1].copy()
+            longest["values"][:-1] = panel.close[1:]
+        return longest["values"][: panel.n_bars]
+
+    cached(PANEL)
+    report = check_leaks(cached, PANEL)
+    assert {leak.change for leak in report.leaks} == {"memory"}
+    assert "the feature remembers what it has seen" in report.summary()
+
+
+def test_a_sweep_finds_one_bar_among_thousands_that_looks_ahead():
+    panel = build_panel(3_000, 4, seed=8)
+
+    def honest_but_for_one_bar(panel: Panel):
+        values = np.zeros(panel.shape)
+        values[1:] = np.nan_to_num(panel.close[:-1])
+        if panel.n_bars > 1_234:
+            values[1_233, 1] += 1e-3 * np.nan_to_num(panel.close[1_234, 1])
+        return values
+
+    def plugin(lookback):
+        return FunctionFeature(
+            name="rare",
+            version="1",
+            hypothesis="None.",
+            lookback=lookback,
+            columns=frozenset({"close"}),
+            function=honest_but_for_one_bar,
+        )
+
+    assert check_leaks(plugin(None), panel).passed
+    for seed in range(3):
+        report = check_leaks(plugin(1), panel, seed=seed)
+        assert {(leak.bar, leak.symbol) for leak in report.leaks} == {(1_233, "S01")}
+
+
+def test_a_sweep_tells_a_leak_from_the_rounding_of_a_running_sum():
+    panel = build_panel(420, 4, seed=9)
+
+    def mean_but_for_one_bar(panel: Panel):
+        values = panel.frame().rolling(5).mean().to_numpy().copy()  # pandas carries rounding on from bar to bar
+        if panel.n_bars > 244:
+            values[243] *= 1.0 + 1e-6 * panel.close[244] / panel.close[243]
+        return values
+
+    feature = FunctionFeature(
+        name="rare",
+        version="1",
+        hypothesis="None.",
+        lookback=4,
+        columns=frozenset({"close"}),
+        function=mean_but_for_one_bar,
+    )
+    assert {leak.bar for leak in check_leaks(feature, panel).leaks} == {243}
+
+
+def test_cutting_everywhere_finds_what_no_landmark_marks():
+    panel = PANEL.slice(0, 150)
+
+    def one_bar(panel: Panel):
+        values = np.cumsum(np.nan_to_num(panel.close), axis=0)
+        if panel.n_bars > 78:
+            values[77, 0] += panel.close[78, 0]
+        return values
+
+    assert not check_leaks(one_bar, panel, n_cuts=panel.n_bars).passed
 
 
 def test_the_same_seed_gives_the_same_report():
-    first = check_leaks(LEAKS["full-sample z-score"], PANEL, seed=5)
-    assert first == check_leaks(LEAKS["full-sample z-score"], PANEL, seed=5)
+    def zscore(panel: Panel):
+        return (panel.frame() - panel.frame().mean()) / panel.frame().std()
+
+    assert check_leaks(zscore, PANEL, seed=5) == check_leaks(zscore, PANEL, seed=5)
 
 
 def test_rounding_is_no_leak():
@@ -150,6 +171,12 @@ def test_an_expression_with_a_wrong_lookback_is_found():
     object.__setattr__(lying.root, "lookback", 20)
     assert check_leaks(honest, PANEL).passed
     assert not check_leaks(lying, PANEL).passed
+
+
+def test_an_expression_is_checked_at_eight_cuts_and_python_at_forty_or_more():
+    assert check_leaks("ts_mean(close, 5)", PANEL).n_checks == 16
+    assert check_leaks("ts_mean(close, 5)", PANEL, n_cuts=3).n_checks == 6
+    assert check_leaks(lambda panel: panel.close, PANEL).n_checks >= 3 * 40 + 1
 
 
 def test_the_whole_library_passes_the_truncation_test():
@@ -182,3 +209,111 @@ def test_short_panels_and_wrong_shapes_are_refused():
         check_leaks("close", PANEL, n_cuts=0)
     with pytest.raises(ShapeError, match="shape of its panel"):
         check_leaks(lambda panel: panel.close[1:], PANEL)
+    with pytest.raises(DataError, match="reads no events"):
+        check_leaks("close", PANEL, events=build_daily().events)
+    with pytest.raises(MissingDataError, match="not in the panel, for instance S05"):
+        check_leaks(known_so_far, PANEL, events=build_daily().events)
+
+
+def test_an_error_of_the_feature_says_on_what_data_it_was_raised():
+    def refuses_gaps(panel: Panel):
+        if np.isnan(panel.close[-1]).all():
+            raise ValueError("no prices")
+        return panel.close
+
+    with pytest.raises(ValueError, match="no prices") as caught:
+        check_leaks(refuses_gaps, build_panel(100, 2, gaps=False))
+    assert "a feature must accept NaN" in caught.value.__notes__[0]
+
+
+def test_a_feature_that_writes_into_its_data_spoils_only_a_copy():
+    def writes(panel: Panel, events: Events):
+        panel.close.setflags(write=True)
+        panel.close[:] = 1.0
+        events.table["eps"] = 1.0
+        return panel.close
+
+    inputs = build_daily()
+    before, table = inputs.panel.content_sha256(), inputs.events.table.copy()
+    check_leaks(writes, inputs.panel, events=inputs.events)
+    assert inputs.panel.content_sha256() == before
+    pd.testing.assert_frame_equal(inputs.events.table, table)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_future_leaves_the_past_and_what_was_known_as_they_were(change):
+    inputs = build_daily(1)
+    cut = 250
+    changed = alter_future(inputs, cut, change, np.random.default_rng(2))
+    until = inputs.panel.index[cut]
+    for name in inputs.panel.fields:
+        np.testing.assert_array_equal(changed.panel.get(name)[: cut + 1], inputs.panel.get(name)[: cut + 1])
+    assert changed.panel.index[: cut + 1].equals(inputs.panel.index[: cut + 1])
+    columns = ["symbol", "occurred_at", "known_at", "eps"]
+    before, after = (each.events.known_by(until).table[columns] for each in (inputs, changed))
+    pd.testing.assert_frame_equal(before, after)
+    later = changed.panel.get("close")[cut + 1 :]
+    assert later.shape != inputs.panel.close[cut + 1 :].shape or not np.array_equal(
+        later, inputs.panel.close[cut + 1 :], equal_nan=True
+    )
+
+
+def test_a_changed_future_restates_what_was_known():
+    inputs = build_daily(1)
+    until = inputs.panel.index[250]
+    changed = alter_future(inputs, 250, "altered", np.random.default_rng(2)).events.of_kind("earnings").table
+    known = inputs.events.of_kind("earnings").known_by(until).table
+    again = changed[(changed["known_at"] > until) & changed["occurred_at"].isin(known["occurred_at"])]
+    assert len(again) >= len(known)
+
+
+def test_a_cut_future_ends_bars_and_events_at_the_same_instant():
+    inputs = build_daily(1)
+    cut = cut_future(inputs, 100)
+    assert cut.panel.n_bars == 101
+    assert cut.events.table["known_at"].max() <= inputs.panel.index[100]
+    known = inputs.events.table["known_at"] <= inputs.panel.index[100]
+    assert len(cut.events) == known.sum()
+
+
+def test_longer_data_begin_at_the_same_bar_and_share_no_price():
+    inputs = build_daily(1)
+    longer = lengthen(inputs, np.random.default_rng(0)).panel
+    n = inputs.panel.n_bars
+    assert longer.n_bars == n + n // 4
+    assert longer.index[:n].equals(inputs.panel.index)
+    known = ~np.isnan(inputs.panel.close)
+    assert (longer.close[:n][known] != inputs.panel.close[known]).all()
+
+
+def test_cuts_are_distinct_sorted_bars_before_the_last():
+    inputs = build_daily(3)
+    for n_cuts in (1, 2, 8, 9, 40, 419, 1_000):
+        cuts = choose_cuts(inputs, n_cuts, np.random.default_rng(0))
+        assert cuts == sorted(set(cuts))
+        assert len(cuts) == min(n_cuts, inputs.panel.n_bars - 1)
+        assert cuts[0] >= 0
+        assert cuts[-1] == inputs.panel.n_bars - 2
+
+
+def test_cuts_include_a_bar_before_the_narrowest_miss_of_each_kind_of_event():
+    inputs = build_daily(3)
+    stamps = inputs.panel.index
+    cuts = choose_cuts(inputs, 60, np.random.default_rng(0))
+    for kind in ("earnings", "call"):
+        known = pd.DatetimeIndex(inputs.events.of_kind(kind).table["known_at"])
+        known = known[(known > stamps[0]) & (known <= stamps[-1])]
+        waits = known - stamps[stamps.searchsorted(known) - 1]
+        narrowest = set(stamps.searchsorted(known[waits == waits.min()]) - 1)
+        assert len(narrowest & set(cuts)) >= min(4, len(narrowest))
+
+
+def test_cuts_include_the_bars_around_a_crash_and_the_end_of_a_symbol():
+    inputs = FeatureInputs(panel=build_daily(3).panel)
+    cuts = choose_cuts(inputs, 40, np.random.default_rng(0))
+    with np.errstate(invalid="ignore"):
+        steps = np.abs(np.diff(np.log(inputs.panel.close), axis=0))
+    crash = int(np.nanmax(steps, axis=1).argmax()) + 1
+    assert {crash - 1, crash} <= set(cuts)
+    last_of_s04 = int(np.flatnonzero(~np.isnan(inputs.panel.close[:, 4]))[-1])
+    assert {last_of_s04 - 1, last_of_s04} <= set(cuts)

@@ -167,14 +167,18 @@ class DatasetMethods:
     def save_labels(
         self, dataset: Dataset, *, name: str, panel: Panel, values: FloatArray, horizon_end: np.ndarray[Any, Any]
     ) -> int:
-        """Store labels of shape (n_bars, n_assets); `horizon_end` gives for each bar the bar at which its label is known."""
+        """Store labels of shape (n_bars, n_assets).
+
+        `horizon_end` gives the bar at which they are known, of shape (n_bars,) or, one for each symbol, (n_bars, n_assets).
+        """
+        ends = np.broadcast_to(horizon_end if horizon_end.ndim == 2 else horizon_end[:, None], values.shape)
         rows = [
             {
                 "dataset_id": dataset.dataset_id,
                 "symbol": panel.symbols[asset],
                 "ts": panel.index[bar].to_pydatetime(),
                 "name": name,
-                "horizon_end": panel.index[int(horizon_end[bar])].to_pydatetime(),
+                "horizon_end": panel.index[int(ends[bar, asset])].to_pydatetime(),
                 "value": float(values[bar, asset]),
             }
             for bar, asset in zip(*np.nonzero(np.isfinite(values)), strict=True)

@@ -272,6 +272,19 @@ def test_a_bar_at_the_seal_is_sealed(store: Store) -> None:
     assert store.researcher.load_panel(dataset).index[-1] == build_panel().index[39]
 
 
+def test_labels_may_be_known_at_another_bar_for_each_symbol(store: Store) -> None:
+    dataset = import_toy(store.service)
+    panel = build_panel()
+    values = np.full(panel.shape, np.nan)
+    values[2] = 1.0
+    ends = np.broadcast_to(np.array([3, 5, 7]), panel.shape)
+    store.service.save_labels(dataset, name="barrier", panel=panel, values=values, horizon_end=ends)
+    rows = store.service.gateway.select("labels", where={"name": "barrier"})
+    assert {row["symbol"]: row["horizon_end"] for row in rows} == {
+        symbol: panel.index[end] for symbol, end in zip(panel.symbols, (3, 5, 7), strict=True)
+    }
+
+
 @OVER_POSTGRES
 def test_no_statement_of_a_researcher_reaches_a_sealed_bar_or_label(store: Store) -> None:
     dataset = import_toy(store.service, sealed_from=SEAL)
