@@ -13,7 +13,7 @@ from aqf import screen
 if TYPE_CHECKING:
     from agents import ResearchContext, ResearchReport
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 out_folder = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Also write the report to this folder."
 )
@@ -80,13 +80,14 @@ def resume(run: str, out: Path | None, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
 @as_json
 def runs(limit: int, as_json: bool) -> None:
-    """List the newest runs."""
+    """List the newest runs; one that is `running` with an old last step was interrupted, and `aqf resume` continues it."""
     from core.settings import Settings
     from core.store import open_store
 
     with open_store(Settings.load()) as store:
         found = store.service.list_runs(limit)
         names = {dataset.dataset_id: dataset.name for dataset in store.service.list_datasets()}
+        progress = {run.run_id: store.service.find_progress(run.run_id) for run in found}
     rows: list[dict[str, Any]] = [
         {
             "run_id": str(run.run_id),
@@ -94,8 +95,9 @@ def runs(limit: int, as_json: bool) -> None:
             "dataset": names[run.dataset_id],
             "planner": run.planner,
             "status": str(run.status),
-            "trials": run.usage.get("trials"),
+            "trials": run.usage.get("trials", progress[run.run_id][0]),
             "started_at": run.started_at.isoformat(),
+            "last_step_at": None if (step := progress[run.run_id][1]) is None else step.isoformat(),
             "finished_at": None if run.finished_at is None else run.finished_at.isoformat(),
         }
         for run in found
@@ -105,8 +107,8 @@ def runs(limit: int, as_json: bool) -> None:
     elif not rows:
         click.echo('There are no runs yet: try `aqf demo`, or `aqf plan "..."`.')
     else:
-        columns = ("run_id", "status", "dataset", "planner", "trials", "started_at", "question")
-        rows = [{**row, "started_at": row["started_at"][:16]} for row in rows]
+        columns = ("run_id", "status", "dataset", "planner", "trials", "started_at", "last_step_at", "question")
+        rows = [{**row, **{key: (row[key] or "")[:16] for key in ("started_at", "last_step_at")}} for row in rows]
         screen.print_table(
             "Runs, newest first", columns, [[row[column] for column in columns] for row in rows], right=("trials",)
         )

@@ -263,6 +263,8 @@ def test_an_interrupted_run_says_so_stops_its_server_and_can_be_resumed(home: Pa
     assert not server_is_up(home)
     (run,) = listed(home, "runs")
     assert run["status"] == "running"
+    assert run["trials"] < 80
+    assert run["started_at"] < run["last_step_at"]
     assert listed(home, "resume", run["run_id"][:8])["n_trials"] == 80
     assert [row["status"] for row in listed(home, "runs")] == ["finished"]
 
@@ -303,6 +305,7 @@ def test_a_demo_that_was_killed_is_found_and_finished(place: Path) -> None:
     assert process.returncode == -signal.SIGKILL
     (run,) = listed(home, "runs")
     assert (run["status"], run["dataset"]) == ("running", "sp500_20")
+    assert run["trials"] is not None
     report = listed(home, "resume", run["run_id"])
     assert report["n_trials"] == 40
     assert len({entry["expression"] for entry in report["leaderboard"]}) == 40

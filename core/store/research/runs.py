@@ -113,6 +113,14 @@ class RunMethods:
         """Return the tool calls of a run in order."""
         return self.gateway.select("tool_calls", where={"run_id": run_id}, order=("step", "started_at", "tool_call_id"))
 
+    def find_progress(self, run_id: UUID) -> tuple[int, datetime | None]:
+        """Return how many trials a run has made, and when its last tool call began, however it ended."""
+        trials = self.gateway.select("trials", columns=("trial_id",), where={"run_id": run_id})
+        last = self.gateway.select(
+            "tool_calls", columns=("started_at",), where={"run_id": run_id}, order=("-started_at",), limit=1
+        )
+        return len(trials), last[0]["started_at"] if last else None
+
     def save_tool_call(self, row: Row) -> None:
         """Store a tool call and its result."""
         self.gateway.insert("tool_calls", [row])
