@@ -15,15 +15,15 @@ def test_the_interval_of_a_share_is_that_of_wilson(successes: int, n: int, low: 
 
 
 def test_an_edge_is_found_noise_is_not_and_only_the_trials_stay(context: ResearchContext) -> None:
-    edge = calibrate_market(context, seed=1, edge=3.0, n_assets=12, n_bars=1_500, trials=4)
-    noise = calibrate_market(context, seed=1, edge=None, n_assets=6, n_bars=700, trials=4)
+    edge = calibrate_market(context, seed=1, edge=3.0, n_assets=12, n_bars=1_500, trials=8)
+    noise = calibrate_market(context, seed=1, edge=None, n_assets=6, n_bars=700, trials=8)
     assert edge.found
     assert edge.promoted != ()
     assert not noise.found
     assert noise.promoted == ()
     assert noise.binding_constraint is not None
     select = context.store.service.gateway.select
-    assert len(select("trials")) == 8
+    assert len(select("trials")) == 16
     assert select("market_bars", limit=1) == []
     assert all("synthetic" in dataset.caveats[0] for dataset in context.store.service.list_datasets())
 
