@@ -29,7 +29,7 @@ IntArray = npt.NDArray[np.int64]
 MIN_BARS = 3
 _DEFAULT = BacktestConfig()
 _SERIES = ("equity", "net_returns", "gross_returns", "turnover", "costs", "exposure", "net_exposure", "cash")
-COST_SERIES = ("commission", "slippage", "impact", "borrow", "interest")
+COST_SERIES = ("commission", "slippage", "borrow", "impact", "interest")
 
 
 # reassoc alone: sums may be vectorised, NaN and infinity keep their meaning
@@ -38,8 +38,9 @@ def _simulate(fill, close, weights, plain, series, trades, positions):  # type: 
     """Return ``(status, bar)``; everything else is written into `series`, `trades` and `positions`."""
     n_bars, n_assets = close.shape
     cash, commission, slippage, borrow, max_leverage = plain
-    equity, net, gross, turnover, costs, exposure, net_exposure, cash_series = series[:8]
-    commission_paid, slippage_paid, impact_paid, borrow_paid, interest_paid = series[8:]
+    equity, net, gross, turnover, costs, exposure, net_exposure, cash_series, commission_paid, slippage_paid, borrow_paid = (
+        series
+    )
     shares = np.zeros(n_assets)
     last = np.zeros(n_assets)
     before = cash
@@ -110,17 +111,16 @@ def _simulate(fill, close, weights, plain, series, trades, positions):  # type: 
         if before > 0.0:
             net[t] = now / before - 1.0
             costs[t] = cost / before
-            commission_paid[t] = fees / before
-            slippage_paid[t] = slipped / before
-            borrow_paid[t] = borrowed / before
+            scale = 1.0 / before
+            commission_paid[t] = fees * scale
+            slippage_paid[t] = slipped * scale
+            borrow_paid[t] = borrowed * scale
         else:
             net[t] = 0.0
             costs[t] = 0.0
             commission_paid[t] = 0.0
             slippage_paid[t] = 0.0
             borrow_paid[t] = 0.0
-        impact_paid[t] = 0.0
-        interest_paid[t] = 0.0
         gross[t] = net[t] + costs[t]
         exposure[t] = gross_value / now if now > 0.0 else 0.0
         net_exposure[t] = net_value / now if now > 0.0 else 0.0
@@ -170,7 +170,7 @@ class BacktestResult:
     config : BacktestConfig
     positions : ndarray of shape (n_bars, n_assets), shares, optional
         Shares held at the close; only with ``keep_positions=True``.
-    commission, slippage, impact, borrow, interest : ndarray of shape (n_bars,), fractions, optional
+    commission, slippage, borrow, impact, interest : ndarray of shape (n_bars,), fractions, optional
         What `costs` are made of, over the same equity. Interest is negative where cash earned it, so that `costs` may be.
         Always there in what `run_backtest` returns.
 
@@ -193,8 +193,8 @@ class BacktestResult:
     positions: FloatArray | None = None
     commission: FloatArray | None = None
     slippage: FloatArray | None = None
-    impact: FloatArray | None = None
     borrow: FloatArray | None = None
+    impact: FloatArray | None = None
     interest: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -366,7 +366,8 @@ def run_backtest(
             positions,
         )
     else:
-        status, bar = _simulate(fill, close, frozen, plain, tuple(series), trades, positions)
+        series[-2:] = 0.0  # no impact, no interest
+        status, bar = _simulate(fill, close, frozen, plain, tuple(series[:-2]), trades, positions)
     if status != OK:
         raise _explain(status, bar, panel, frozen, config)
     return BacktestResult(

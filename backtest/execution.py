@@ -92,16 +92,16 @@ def simulate_execution(market, weights, plain, options, series, trades, position
     goal = np.full(n_assets, np.nan)  # shares that an order cut by the volume still works towards
     last = np.zeros(n_assets)
     unpriced = np.zeros(n_assets)
-    paid = np.zeros(5)  # commission, slippage, impact, borrow, interest of the bar
+    paid = np.zeros(5)  # commission, slippage, borrow, impact, interest of the bar
     before = cash
     short_value = 0.0
     hold = True
     ruined = False
     for t in range(n_bars):
-        paid[:3] = 0.0
-        paid[3] = short_value * borrow_rate
+        paid[:] = 0.0
+        paid[2] = short_value * borrow_rate
         paid[4] = -cash * (cash_rate if cash > 0.0 else margin_rate) if t > 0 else 0.0
-        cash -= paid[3] + paid[4]
+        cash -= paid[2] + paid[4]
         target = weights[max(t - 1, 0)]
         value = cash
         for j in range(n_assets):
@@ -149,7 +149,7 @@ def simulate_execution(market, weights, plain, options, series, trades, position
                 cash -= np.copysign(money, order) + fee
                 paid[0] += fee
                 paid[1] += slippage_rate * quoted
-                paid[2] += move * quoted
+                paid[3] += move * quoted
                 traded += quoted
                 shares[j] = moved
                 trades[t] += 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest import BacktestConfig, run_backtest
+from backtest import BacktestConfig, run_backtest, run_sweep
 from backtest.engine import COST_SERIES
 from core.errors import DataError, MissingDataError
 from core.market.panel import Panel
@@ -488,3 +488,11 @@ def test_both_kernels_refuse_the_same_input(option: dict[str, float]) -> None:
         wrong[-1, 0] = heavy
         with pytest.raises(DataError, match="at most max_leverage = 2"):
             run_backtest(panel, wrong, config)
+
+
+def test_a_sweep_with_options_equals_single_runs() -> None:
+    panel, weights = build_market(6, gaps=0.15)
+    config = BacktestConfig(impact_coefficient=1.0, participation_limit=0.2, lot_size=1.0, delisting_bars=2)
+    many = [weights * scale for scale in (0.1, 0.5, 1.0, -1.0)]
+    for result, one in zip(run_sweep(panel, many, config, n_threads=3), many, strict=True):
+        np.testing.assert_array_equal(result.equity, run_backtest(panel, one, config).equity)
