@@ -7,17 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backtest.capacity import estimate_capacity
     from backtest.config import BacktestConfig
+    from backtest.construction import PortfolioRule, build_weights
     from backtest.engine import BacktestResult, run_backtest, run_sweep
 
 _ROOM_OF = {
     "BacktestConfig": "backtest.config",
     "BacktestResult": "backtest.engine",
+    "PortfolioRule": "backtest.construction",
+    "build_weights": "backtest.construction",
+    "estimate_capacity": "backtest.capacity",
     "run_backtest": "backtest.engine",
     "run_sweep": "backtest.engine",
 }
 
-__all__ = ["BacktestConfig", "BacktestResult", "run_backtest", "run_sweep"]
+__all__ = [
+    "BacktestConfig",
+    "BacktestResult",
+    "PortfolioRule",
+    "build_weights",
+    "estimate_capacity",
+    "run_backtest",
+    "run_sweep",
+]
 
 
 def __getattr__(name: str) -> Any:
