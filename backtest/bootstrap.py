@@ -1,4 +1,4 @@
-"""The stationary bootstrap, as counts: a mean over a resample is one matrix product.
+"""The stationary bootstrap, as positions in time, or as counts where order does not matter: a mean is then a matrix product.
 
 Promises that memory stays bounded, whatever the number of replications.
 """
@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 Seed = int | np.random.Generator
 
 CELLS = 2_000_000
 """Floats that a loop over chunks holds at once."""
 
 
-def draw_bootstrap_counts(n_obs: int, n_bootstrap: int, block_length: float, seed: Seed) -> Iterator[FloatArray]:
-    """Draw resamples of the stationary bootstrap.
+def draw_bootstrap_positions(n_obs: int, n_bootstrap: int, block_length: float, seed: Seed) -> Iterator[IntArray]:
+    """Draw resamples of the stationary bootstrap, in the order of the resampled series.
 
     Parameters
     ----------
@@ -33,8 +34,8 @@ def draw_bootstrap_counts(n_obs: int, n_bootstrap: int, block_length: float, see
 
     Yields
     ------
-    ndarray of shape (n_draws, n_obs)
-        How often each observation is in each of the next resamples; every row sums to `n_obs`.
+    ndarray of shape (n_draws, n_obs), int
+        Which observation stands where in each of the next resamples.
 
     Raises
     ------
@@ -57,8 +58,25 @@ def draw_bootstrap_counts(n_obs: int, n_bootstrap: int, block_length: float, see
         begins[:, 0] = True
         origin = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
         first = np.take_along_axis(rng.integers(n_obs, size=size), origin, axis=1)
-        drawn = (first + position - origin) % n_obs + np.arange(size[0])[:, None] * n_obs
-        yield np.bincount(drawn.ravel(), minlength=size[0] * n_obs).reshape(size).astype(np.float64)
+        yield (first + position - origin) % n_obs
+
+
+def draw_bootstrap_counts(n_obs: int, n_bootstrap: int, block_length: float, seed: Seed) -> Iterator[FloatArray]:
+    """Count how often each observation is in each resample of `draw_bootstrap_positions`.
+
+    Yields
+    ------
+    ndarray of shape (n_draws, n_obs)
+        Counts of the next resamples; every row sums to `n_obs`.
+
+    Raises
+    ------
+    ValueError
+        If `n_bootstrap` or `block_length` is below 1.
+    """
+    for positions in draw_bootstrap_positions(n_obs, n_bootstrap, block_length, seed):
+        drawn = positions + np.arange(len(positions))[:, None] * n_obs
+        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
 def compute_long_run_deviation(values: FloatArray, block_length: float) -> FloatArray:
