@@ -20,6 +20,7 @@ from uuid import UUID
 import numpy as np
 
 from agents.research.evaluation import load_return_matrix
+from agents.research.model_memory import MIN_CLEAN_BARS, Half, ModelMemory, find_model_memory, split_at_cutoff
 from agents.research.session import ResearchSession
 from backtest.engine import run_backtest
 from backtest.integrity import (
@@ -153,10 +154,14 @@ def judge_run(session: ResearchSession) -> Judgement:
         naive_variance=float(np.var([trial.sharpe for trial in compared], ddof=1)) if len(compared) > 1 else None,
     )
     promoted = [trial for trial in ledger if trial.promoted_here]
+    memory = find_model_memory(session)
     judged: list[tuple[Trial, list[Check]]] = []
     chosen: list[Trial] = []
     for trial in sorted(own, key=lambda trial: (-_dsr(trial, shared), trial.trial_id)):
         checks = _statistical_checks(trial, shared, session.config.cost_bps)
+        if memory is not None:
+            before, after = split_at_cutoff(session, memory, trial, n_trials=shared.n_effective)
+            checks += _memory_checks(memory, before, after)
         if all(check.passed for check in checks):
             checks.append(_redundancy(trial, [*promoted, *chosen], behaviours))
             if checks[-1].passed:
@@ -291,6 +296,22 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
             passed=break_even is not None and break_even > cost_bps,
             note="cost per side that would eat the gross profit",
         ),
+    ]
+
+
+def _memory_checks(memory: ModelMemory, before: Half, after: Half) -> list[Check]:
+    """Let the bars that a model cannot remember contradict the others, where there are enough of them (decision 0011)."""
+    if after.n_bars < MIN_CLEAN_BARS:
+        return []
+    remembered = "n/a" if before.net_sharpe is None else f"{before.net_sharpe:.2f}"
+    return [
+        Check(
+            name="model_memory",
+            figure=after.net_sharpe,
+            bound="> 0 after the model's knowledge cut-off",
+            passed=after.net_sharpe is not None and after.net_sharpe > 0.0,
+            note=f"net Sharpe over the {after.n_bars} bars after {memory.cutoff}; {remembered} over the {before.n_bars} before",
+        )
     ]
 
 
