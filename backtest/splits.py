@@ -232,9 +232,10 @@ class CombinatorialPurged:
     def split(self, n_bars: int, horizon_end: npt.ArrayLike | None = None) -> Iterator[Split]:
         """Yield a split for each combination of test folds, in lexicographic order; see `Splitter.split`."""
         ends = _label_ends(n_bars, horizon_end)
-        self._check_bars(n_bars)
-        for _, tests in self._folds().split(np.empty((n_bars, 1))):
-            yield _purged(np.ones(n_bars, dtype=np.bool_), np.concatenate(tests), ends, self.embargo_bars)
+        fold = self._fold_of(n_bars)
+        for tested in self._combinations().test_set_index:
+            test = np.flatnonzero(np.isin(fold, tested))
+            yield _purged(np.ones(n_bars, dtype=np.bool_), test, ends, self.embargo_bars)
 
     def paths(self, n_bars: int) -> IntArray:
         """Say which split tests which bar on which path.
@@ -251,16 +252,16 @@ class CombinatorialPurged:
             As `split`.
         """
         _check_whole("n_bars", n_bars, 1)
-        self._check_bars(n_bars)
-        fold = np.minimum(np.arange(n_bars) // (n_bars // self.n_folds), self.n_folds - 1)
-        paths: IntArray = np.ascontiguousarray(self._folds().recombined_paths.T[:, fold], dtype=np.int64)
+        on_paths = self._combinations().recombined_paths.T
+        paths: IntArray = np.ascontiguousarray(on_paths[:, self._fold_of(n_bars)], dtype=np.int64)
         return paths
 
-    def _check_bars(self, n_bars: int) -> None:
+    def _fold_of(self, n_bars: int) -> IntArray:
         if n_bars < 2 * self.n_folds:
             raise DataError(f"{self.n_folds} folds need at least {2 * self.n_folds} bars, there are {n_bars}.")
+        return np.minimum(np.arange(n_bars) // (n_bars // self.n_folds), self.n_folds - 1)
 
-    def _folds(self) -> Any:
+    def _combinations(self) -> Any:
         from skfolio.model_selection import CombinatorialPurgedCV  # takes two seconds
 
         return CombinatorialPurgedCV(n_folds=self.n_folds, n_test_folds=self.n_test_folds)
