@@ -27,6 +27,7 @@ from backtest.integrity import (
     deflated_sharpe_ratio,
     equivalent_independent_trials,
     expected_maximum_sharpe,
+    min_backtest_length,
     min_track_record_length,
     probabilistic_sharpe_ratio,
     probability_of_backtest_overfitting,
@@ -266,7 +267,7 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
             figure=float(trial.n_obs),
             bound="no length is enough" if needed is None else f">= {needed:.0f} bars",
             passed=needed is not None and trial.n_obs >= needed,
-            note="minimum track record length for a Sharpe ratio above zero",
+            note=f"minimum track record length for a Sharpe ratio above zero{_backtest_length(trial, shared)}",
         ),
         Check(
             name="deflated_sharpe",
@@ -297,6 +298,14 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
             note="cost per side that would eat the gross profit",
         ),
     ]
+
+
+def _backtest_length(trial: Trial, shared: _Shared) -> str:
+    """Say how many bars it takes before so many trials without skill are not expected to show this Sharpe ratio."""
+    if trial.sharpe <= 0.0:
+        return ""
+    bars = min_backtest_length(n_trials=shared.n_effective, sharpe=trial.sharpe)
+    return f"; minimum backtest length against {shared.n_effective} trials: {bars:,.0f} bars"
 
 
 def _memory_checks(memory: ModelMemory, before: Half, after: Half) -> list[Check]:

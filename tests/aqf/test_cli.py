@@ -89,9 +89,7 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:
 
 
 def test_calibration_on_realistic_markets_says_how_sure_it_is_and_what_stopped_the_best(home: Path) -> None:
-    done = run(
-        home, "calibrate", "--markets", "2", "--market-style", "realistic", "--bars", "600", "--trials", "2", "--json"
-    )  # fmt: skip
+    done = run(home, "calibrate", "--markets", "2", "--market-style", "realistic", "--bars", "600", "--trials", "2", "--json")
     said = answer(done)
     assert (said["markets"], said["market_style"], said["edge"]) == (2, "realistic", None)
     assert (said["promoted_in"], said["measure"], said["share"]) == (0, "false_discovery_rate", 0.0)
