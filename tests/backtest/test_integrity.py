@@ -3,12 +3,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from arch.bootstrap import SPA, StationaryBootstrap, StepM
+from arch.bootstrap import SPA, StepM
 from scipy import stats
 
 from backtest import integrity
 from backtest.bootstrap import compute_long_run_deviation
-from backtest.metrics import kurtosis, max_drawdown, sharpe_per_period, skewness
+from backtest.metrics import kurtosis, sharpe_per_period, skewness
 
 DAY = math.sqrt(250)
 
@@ -233,45 +233,6 @@ def test_stepwise_test_keeps_the_order_of_columns_and_leaves_out_what_never_trad
     assert integrity.stepm_pvalues(np.zeros((50, 2)), block_length=8, seed=1).tolist() == [1.0, 1.0]
 
 
-def test_drawdown_interval_is_that_of_arch() -> None:
-    rng = np.random.default_rng(25)
-    returns = 0.01 * rng.standard_t(5, 600) + 0.0003
-    bootstrap = StationaryBootstrap(10, returns, seed=1)
-    referee = bootstrap.conf_int(lambda values: max_drawdown(values), reps=2000, method="percentile")[:, 0]
-    found = integrity.stationary_bootstrap_drawdown_ci(returns, n_bootstrap=4000, block_length=10, seed=2)
-    assert found == pytest.approx(tuple(referee), abs=0.015)
-    assert found[0] < max_drawdown(returns) < found[1]
-
-
-def test_drawdown_interval_of_what_only_gains_is_zero() -> None:
-    assert integrity.stationary_bootstrap_drawdown_ci(np.full(20, 0.01), block_length=2, seed=1) == (0.0, 0.0)
-
-
-def test_drawdown_interval_is_deeper_under_momentum_in_the_losses() -> None:
-    noise = np.random.default_rng(26).standard_normal(2001)
-    returns = 0.01 * (noise[1:] + 0.9 * noise[:-1])
-    shallow = integrity.stationary_bootstrap_drawdown_ci(returns, block_length=1, seed=1)
-    deep = integrity.stationary_bootstrap_drawdown_ci(returns, block_length=20, seed=1)
-    assert deep[0] < shallow[0]
-    assert deep[1] < shallow[1]
-
-
-def test_sharpe_interval_covers_the_normal_one_on_independent_returns() -> None:
-    returns = 0.0005 + 0.01 * np.random.default_rng(14).standard_normal(2000)
-    low, high = integrity.stationary_bootstrap_sharpe_ci(returns, n_bootstrap=4000, block_length=1, seed=1)
-    point, width = sharpe_per_period(returns), 1.96 / math.sqrt(2000)
-    assert low == pytest.approx((point - width) * math.sqrt(252), abs=0.06)
-    assert high == pytest.approx((point + width) * math.sqrt(252), abs=0.06)
-
-
-def test_sharpe_interval_is_wider_under_positive_dependence() -> None:
-    noise = np.random.default_rng(15).standard_normal(2001)
-    returns = 0.01 * (noise[1:] + 0.9 * noise[:-1])
-    narrow = integrity.stationary_bootstrap_sharpe_ci(returns, block_length=1, seed=1)
-    wide = integrity.stationary_bootstrap_sharpe_ci(returns, block_length=20, seed=1)
-    assert wide[1] - wide[0] > 1.15 * (narrow[1] - narrow[0])
-
-
 def test_variants_of_a_trial_count_once() -> None:
     rng = np.random.default_rng(16)
     base, other = rng.standard_normal((2, 1000))
@@ -320,13 +281,7 @@ def test_wrong_arguments_are_refused() -> None:
         integrity.spa_pvalue(noise, block_length=0.5, seed=1)
     with pytest.raises(ValueError, match="`n_bootstrap`"):
         integrity.spa_pvalue(noise, block_length=2, seed=1, n_bootstrap=0)
-    with pytest.raises(ValueError, match="must have variance"):
-        integrity.stationary_bootstrap_sharpe_ci(np.zeros(50), block_length=2, seed=1)
     with pytest.raises(ValueError, match="`sharpe`"):
         integrity.min_backtest_length(n_trials=10, sharpe=0.0)
     with pytest.raises(ValueError, match="constant but not zero"):
         integrity.stepm_pvalues(np.ones((64, 2)), block_length=2, seed=1)
-    with pytest.raises(ValueError, match="`confidence`"):
-        integrity.stationary_bootstrap_drawdown_ci(noise[:, 0], block_length=2, seed=1, confidence=1.0)
-    with pytest.raises(ValueError, match="at least 10 values"):
-        integrity.stationary_bootstrap_sharpe_ci(noise[:5, 0], block_length=2, seed=1)
