@@ -257,7 +257,7 @@ def _bracket(miss: Callable[[float], float], sharpe: float) -> tuple[float, floa
         near, far = far, 2.0 * far
         if far > _LARGEST_SIZE:
             raise ConfigurationError(
-                f"no planted effect reaches a net Sharpe ratio of {sharpe:g}; ask for less or for more assets."
+                f"no planted effect reaches a net Sharpe ratio of {sharpe:g}; ask for less, more assets or a slower decay."
             )
     low, high = sorted((sign * near, sign * far))
     return low, high
