@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from backtest.bootstrap import CELLS, Seed, compute_long_run_deviation, draw_bootstrap_counts
+from backtest.bootstrap import (
+    CELLS,
+    Seed,
+    compute_long_run_deviation,
+    draw_bootstrap_counts,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -194,6 +199,42 @@ def min_track_record_length(
     return 1.0 + spread * (float(ndtri(confidence)) / (sharpe - benchmark)) ** 2
 
 
+def min_backtest_length(*, n_trials: int, sharpe: float) -> float:
+    """Compute how long a backtest must be before luck alone is not expected to show a Sharpe ratio among many trials.
+
+    Parameters
+    ----------
+    n_trials : int
+        Number of independent trials.
+    sharpe : float
+        Sharpe ratio that must not come from luck, per period or per year.
+
+    Returns
+    -------
+    float
+        ``(expected_maximum_sharpe(N, 1) / SR)^2``, in periods if `sharpe` is per period, in years if it is per year; 0 for
+        one trial.
+
+    Raises
+    ------
+    ValueError
+        If `n_trials` is below 1 or `sharpe` is not positive and finite.
+
+    Notes
+    -----
+    The bound ``2 ln(N) / SR^2`` of the paper lies above it. With five years of data no more than 45 independent trials may
+    be made before a yearly ratio of 1 is expected from luck alone [1]_.
+
+    References
+    ----------
+    .. [1] Bailey, D. H., Borwein, J. M., Lopez de Prado, M. & Zhu, Q. J. (2014). Pseudo-mathematics and financial
+       charlatanism: the effects of backtest overfitting on out-of-sample performance. Notices of the AMS, 61(5), 458-471.
+    """
+    if not 0.0 < sharpe < math.inf:
+        raise ValueError(f"`sharpe` must be positive and finite, was {sharpe!r}.")
+    return (expected_maximum_sharpe(n_trials, 1.0) / sharpe) ** 2
+
+
 def probability_of_backtest_overfitting(returns: npt.ArrayLike, n_blocks: int = 16) -> float:
     """Compute how often the best configuration in sample is in the lower half out of sample.
 
@@ -229,7 +270,7 @@ def probability_of_backtest_overfitting(returns: npt.ArrayLike, n_blocks: int = 
     .. [1] Bailey, D. H., Borwein, J. M., Lopez de Prado, M. & Zhu, Q. J. (2017). The probability of backtest overfitting.
        Journal of Computational Finance, 20(4), 39-69.
     """
-    values = _check_returns(returns)
+    values = check_returns(returns)
     n_obs, n_configs = values.shape
     if n_configs < 2:
         raise ValueError(f"`returns` must have at least 2 configurations as columns, had {n_configs}.")
@@ -294,79 +335,69 @@ def spa_pvalue(returns: npt.ArrayLike, *, n_bootstrap: int = 1000, block_length:
        365-380.
     .. [2] Politis, D. N. & Romano, J. P. (1994). The stationary bootstrap. JASA, 89(428), 1303-1313.
     """
-    values = _check_returns(returns)
-    values = values[:, (values != 0.0).any(axis=0)]
-    n_obs = len(values)
-    if n_obs < 3:
-        raise ValueError(f"`returns` must have at least 3 observations, had {n_obs}.")
-    if values.shape[1] == 0:
+    values = check_returns(returns)
+    scaled, recentred = _studentise(values[:, (values != 0.0).any(axis=0)], block_length)
+    if not scaled.size:
         return 1.0
-    means = values.mean(axis=0)
-    if (np.ptp(values, axis=0) <= 1e-12 * np.abs(means)).any():
-        raise ValueError("`returns` must not have columns that are constant but not zero; leave them out.")
-    scaled = values / compute_long_run_deviation(values, block_length)
-    means = scaled.mean(axis=0)
-    observed = max(float(means.max()), 0.0)
-    recentred = np.where(means >= -math.sqrt(2.0 * math.log(math.log(n_obs)) / n_obs), means, 0.0)
+    observed = max(float(scaled.mean(axis=0).max()), 0.0)
     exceeded = 0
-    for counts in draw_bootstrap_counts(n_obs, n_bootstrap, block_length, seed):
-        best = np.maximum((counts @ scaled / n_obs - recentred).max(axis=1), 0.0)
+    for counts in draw_bootstrap_counts(len(scaled), n_bootstrap, block_length, seed):
+        best = np.maximum((counts @ scaled / len(scaled) - recentred).max(axis=1), 0.0)
         exceeded += int(np.count_nonzero(best >= observed))
     return exceeded / n_bootstrap
 
 
-def stationary_bootstrap_sharpe_ci(
-    returns: npt.ArrayLike,
-    *,
-    n_bootstrap: int = 1000,
-    block_length: float,
-    seed: Seed,
-    confidence: float = 0.95,
-    periods_per_year: int = 252,
-) -> tuple[float, float]:
-    """Compute a percentile interval of the annualised Sharpe ratio that respects serial dependence.
+def stepm_pvalues(returns: npt.ArrayLike, *, n_bootstrap: int = 1000, block_length: float, seed: Seed) -> FloatArray:
+    """Test which of many strategies beat doing nothing, not only whether the best does.
 
     Parameters
     ----------
-    returns : array_like of shape (n_obs,)
-    n_bootstrap : int, default=1000
-    block_length : float
-        Mean length of the blocks, at least 1.
-    seed : int or numpy.random.Generator
-    confidence : float, default=0.95
-    periods_per_year : int, default=252
+    returns, n_bootstrap, block_length, seed
+        As in `spa_pvalue`.
 
     Returns
     -------
-    low, high : float
+    ndarray of shape (n_configs,)
+        Stepwise p-values: calling every strategy at or below 0.05 superior makes even one false call with a probability of
+        at most 5 %. The smallest is that of `spa_pvalue` with the same seed; a column that is zero throughout has 1.
 
     Raises
     ------
     ValueError
-        If `returns` is not 1-D, has fewer than ten values, has no variance or is not finite, or a number is out of range.
+        As `spa_pvalue`.
+
+    Notes
+    -----
+    Romano and Wolf [1]_ drop what was found superior and test the rest again, until nothing more is found. With p-values
+    adjusted step by step [2]_ this is one pass: the k-th best statistic is held against the largest of those not better
+    than it, and p-values never fall on the way down. Statistic and recentring are those of our `spa_pvalue`, which makes it
+    the stepwise SPA test of Hsu, Hsu and Kuan [3]_. `arch.bootstrap.StepM` (8.0) compares bare means; on columns divided by
+    their long-run deviation it finds what we find, and our tests hold us to that.
 
     References
     ----------
-    .. [1] Politis, D. N. & Romano, J. P. (1994). The stationary bootstrap. JASA, 89(428), 1303-1313.
+    .. [1] Romano, J. P. & Wolf, M. (2005). Stepwise multiple testing as formalized data snooping. Econometrica, 73(4),
+       1237-1282.
+    .. [2] Romano, J. P. & Wolf, M. (2016). Efficient computation of adjusted p-values for resampling-based stepdown multiple
+       testing. Statistics & Probability Letters, 113, 38-40.
+    .. [3] Hsu, P.-H., Hsu, Y.-C. & Kuan, C.-M. (2010). Testing the predictive ability of technical analysis using a new
+       stepwise test without data snooping bias. Journal of Empirical Finance, 17(3), 471-484.
     """
-    values = np.asarray(returns, dtype=np.float64)
-    if values.ndim != 1 or len(values) < 10 or not np.isfinite(values).all():
-        raise ValueError(f"`returns` must be 1-D, finite, with at least 10 values, had shape {values.shape}.")
-    if np.ptp(values) <= 1e-12 * np.abs(values).max():
-        raise ValueError("`returns` must have variance, all values were equal.")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"`confidence` must be in (0, 1), was {confidence!r}.")
-    n_obs = len(values)
-    centre = values.mean()
-    centred = values - centre
-    draws = []
-    for counts in draw_bootstrap_counts(n_obs, n_bootstrap, block_length, seed):
-        mean = counts @ centred / n_obs
-        variance = (counts @ centred**2 - n_obs * mean**2) / (n_obs - 1)
-        draws.append((mean + centre) / np.sqrt(variance))
-    tail = 0.5 * (1.0 - confidence)
-    low, high = np.quantile(np.concatenate(draws), (tail, 1.0 - tail)) * math.sqrt(periods_per_year)
-    return float(low), float(high)
+    values = check_returns(returns)
+    traded = np.flatnonzero((values != 0.0).any(axis=0))
+    found = np.ones(values.shape[1])
+    scaled, recentred = _studentise(values[:, traded], block_length)
+    if not scaled.size:
+        return found
+    worst_first = scaled.mean(axis=0).argsort()
+    scaled, recentred = scaled[:, worst_first], recentred[worst_first]
+    observed = np.maximum(scaled.mean(axis=0), 0.0)
+    exceeded = np.zeros(len(observed))
+    for counts in draw_bootstrap_counts(len(scaled), n_bootstrap, block_length, seed):
+        best_so_far = np.maximum.accumulate(counts @ scaled / len(scaled) - recentred, axis=1)
+        exceeded += (np.maximum(best_so_far, 0.0) >= observed).sum(axis=0)
+    found[traded[worst_first]] = np.maximum.accumulate(exceeded[::-1])[::-1] / n_bootstrap
+    return found
 
 
 def effective_number_of_trials(returns: npt.ArrayLike) -> int:
@@ -399,7 +430,7 @@ def effective_number_of_trials(returns: npt.ArrayLike) -> int:
     .. [1] Lopez de Prado, M. & Lewis, M. J. (2019). Detection of false investment strategies using unsupervised learning
        methods. Quantitative Finance, 19(9), 1555-1565.
     """
-    values = _check_returns(returns)
+    values = check_returns(returns)
     centred = values - values.mean(axis=0)
     norm = np.sqrt((centred**2).sum(axis=0))
     flat = norm <= 1e-12 * np.abs(values).max(axis=0, initial=0.0) * math.sqrt(len(values))
@@ -481,7 +512,28 @@ def _half_sharpe(sums: FloatArray, squares: FloatArray, count: int) -> FloatArra
     return out
 
 
-def _check_returns(returns: npt.ArrayLike) -> FloatArray:
+def _studentise(values: FloatArray, block_length: float) -> tuple[FloatArray, FloatArray]:
+    """Divide each series by its long-run deviation, and say what Hansen's test takes off its resampled means."""
+    n_obs, n_configs = values.shape
+    if n_obs < 3:
+        raise ValueError(f"`returns` must have at least 3 observations, had {n_obs}.")
+    if not n_configs:
+        return values, np.empty(0)
+    if (np.ptp(values, axis=0) <= 1e-12 * np.abs(values.mean(axis=0))).any():
+        raise ValueError("`returns` must not have columns that are constant but not zero; leave them out.")
+    scaled = values / compute_long_run_deviation(values, block_length)
+    means = scaled.mean(axis=0)
+    return scaled, np.where(means >= -math.sqrt(2.0 * math.log(math.log(n_obs)) / n_obs), means, 0.0)
+
+
+def check_returns(returns: npt.ArrayLike) -> FloatArray:
+    """Return the returns of several trials as an array of shape (n_obs, n_configs).
+
+    Raises
+    ------
+    ValueError
+        If they are not 2-D with at least two observations, or not finite.
+    """
     values = np.asarray(returns, dtype=np.float64)
     if values.ndim != 2 or len(values) < 2:
         raise ValueError(f"`returns` must have shape (n_obs, n_configs) with at least 2 observations, was {values.shape}.")

@@ -8,50 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import brentq
 
 from backtest.config import BacktestConfig
 from backtest.engine import run_backtest
-from backtest.metrics import sharpe_ratio
+from backtest.market_noise import WORST_RETURN, FloatArray, MarketStyle, Noise, draw_noise
+from backtest.metrics import MIN_RANKED, sharpe_ratio
 from backtest.portfolio import scores_to_weights
 from core.errors import ConfigurationError
 from core.market.panel import Panel
 
-FloatArray = npt.NDArray[np.float64]
 EdgeKind = Literal["reversal", "momentum", "low_volatility", "volume"]
 
 FIRST_CLOSE = "2000-01-03 21:00"
 HOLDING_BARS: dict[EdgeKind, int] = {"reversal": 5, "momentum": 21, "low_volatility": 21, "volume": 5}
 _LOOKBACK: dict[EdgeKind, int] = {"reversal": 5, "momentum": 60, "low_volatility": 60, "volume": 20}
 
-_YEAR = 252
-_MARKET_VOL, _SECTOR_VOL, _ASSET_VOL = 0.14, 0.09, 0.22
-_N_SECTORS = 4
-_DEGREES = 5.0
-_SHOCK, _MEMORY = 0.12, 0.86
 _OVERNIGHT = 0.3
-_WORST_RETURN = -0.5
 _FIRST_SIZE, _LARGEST_SIZE = 0.004, 0.5
+CAPACITY_PARTICIPATION = 0.01
+"""Part of a bar's volume that a mean trade takes when the plain strategy runs at its capacity."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Noise:
-    """Everything random of a market, drawn once, so that an edge of any size rides on the same noise."""
-
-    returns: FloatArray
-    volatility: FloatArray
-    path: FloatArray
-    volume: FloatArray
-    start: FloatArray
-
-
-def no_edge(*, seed: int, n_assets: int = 20, n_bars: int = 3000, with_volume: bool = True) -> Panel:
+def no_edge(
+    *, seed: int, n_assets: int = 20, n_bars: int = 3000, with_volume: bool = True, style: MarketStyle = "plain"
+) -> Panel:
     """Build a market in which nothing can be foreseen but volatility and volume.
 
     Parameters
@@ -60,6 +45,10 @@ def no_edge(*, seed: int, n_assets: int = 20, n_bars: int = 3000, with_volume: b
     n_assets : int, default=20
     n_bars : int, default=3000
     with_volume : bool, default=True
+    style : {"plain", "realistic"}, default="plain"
+        ``realistic`` adds, each drawn without a look at any price: turbulent regimes of about 60 bars in which everything
+        moves more and together, one overnight jump a year for each asset, halts of one to five bars (NaN in every field), and
+        of every six assets one that is listed late and one that is delisted early.
 
     Returns
     -------
@@ -69,7 +58,7 @@ def no_edge(*, seed: int, n_assets: int = 20, n_bars: int = 3000, with_volume: b
     Raises
     ------
     ConfigurationError
-        If there are fewer than two assets or three bars.
+        If there are fewer than two assets or three bars, or `style` is unknown.
 
     Notes
     -----
@@ -78,8 +67,8 @@ def no_edge(*, seed: int, n_assets: int = 20, n_bars: int = 3000, with_volume: b
     that a tilt to beta or volatility could earn. Yearly volatility: market 14 %, sectors 9 %, own about 22 %; betas about
     0.6 to 1.4. Opens are points of a Brownian bridge between two closes and tell nothing about what follows.
     """
-    _check_size(n_assets, n_bars)
-    noise = _draw_noise(seed, n_assets, n_bars)
+    _check_market(n_assets, n_bars, style)
+    noise = draw_noise(seed, n_assets, n_bars, style)
     return _build_panel(noise, noise.returns, "no_edge", with_volume)
 
 
@@ -91,6 +80,9 @@ def planted(
     n_assets: int = 20,
     n_bars: int = 3000,
     cost_bps: float = 5.0,
+    style: MarketStyle = "plain",
+    decay: float | None = None,
+    capacity: float | None = None,
 ) -> Panel:
     """Build a market in which the plain signal of one kind earns about a given net Sharpe ratio.
 
@@ -105,6 +97,15 @@ def planted(
     n_bars : int, default=3000
     cost_bps : float, default=5.0
         Cost per side of a trade that the Sharpe ratio is after, a fifth of it commission; 5 is the default configuration's.
+    style : {"plain", "realistic"}, default="plain"
+        As in `no_edge`.
+    decay : float, optional
+        Bars in which the planted effect halves, over and over from the first bar on, as when others find it too; `sharpe`
+        stays that of the whole panel. None plants one that stays.
+    capacity : float, optional
+        Equity at which the mean trade of the plain strategy takes `CAPACITY_PARTICIPATION` of the volume of its bar, which
+        sets the level of all volumes (in parts of shares). No price reacts: what a larger book loses is for the costs of the
+        backtest to say. None leaves the volumes as drawn.
 
     Returns
     -------
@@ -114,7 +115,8 @@ def planted(
     Raises
     ------
     ConfigurationError
-        If `kind` is unknown, there are too few assets or bars, or no planted effect reaches `sharpe`.
+        If `kind` or `style` is unknown, there are too few assets or bars, `decay` or `capacity` is not positive, or no
+        planted effect reaches `sharpe`.
 
     Notes
     -----
@@ -129,22 +131,29 @@ def planted(
     """
     if kind not in get_args(EdgeKind):
         raise ConfigurationError(f"`kind` must be one of {', '.join(get_args(EdgeKind))}, was {kind!r}.")
-    _check_size(n_assets, n_bars)
+    _check_market(n_assets, n_bars, style)
+    for name, value in (("decay", decay), ("capacity", capacity)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise ConfigurationError(f"`{name}` must be positive and finite, was {value!r}.")
     if n_assets < 4 or n_bars < 5 * _LOOKBACK[kind] + 50:
         raise ConfigurationError(
             f"a planted {kind} needs at least 4 assets and {5 * _LOOKBACK[kind] + 50} bars, asked for {n_assets} x {n_bars}."
         )
-    noise = _draw_noise(seed, n_assets, n_bars)
+    noise = draw_noise(seed, n_assets, n_bars, style)
     config = BacktestConfig(commission_bps=0.2 * cost_bps, slippage_bps=0.8 * cost_bps)
+    fade = np.ones(n_bars) if decay is None else 0.5 ** (np.arange(n_bars) / decay)
+
+    def build(size: float) -> Panel:
+        return _build_panel(noise, _plant(noise, kind, size * fade), f"planted_{kind}", True)
 
     def miss(size: float) -> float:
-        panel = _build_panel(noise, _plant(noise, kind, size), f"planted_{kind}", True)
+        panel = build(size)
         weights = scores_to_weights(plain_signal(panel, kind), holding_bars=HOLDING_BARS[kind])
         return sharpe_ratio(run_backtest(panel, weights, config).net_returns) - sharpe
 
     low, high = _bracket(miss, sharpe)
-    size = float(brentq(miss, low, high, xtol=1e-5, rtol=1e-3, maxiter=40))
-    return _build_panel(noise, _plant(noise, kind, size), f"planted_{kind}", True)
+    panel = build(float(brentq(miss, low, high, xtol=1e-5, rtol=1e-3, maxiter=40)))
+    return panel if capacity is None else _thin_out(panel, kind, capacity)
 
 
 def plain_signal(panel: Panel, kind: EdgeKind) -> FloatArray:
@@ -195,27 +204,50 @@ def _last_signal(kind: EdgeKind, window: FloatArray) -> FloatArray:
     return -window[..., -1] / usual
 
 
-def _plant(noise: _Noise, kind: EdgeKind, size: float) -> FloatArray:
+def _thin_out(panel: Panel, kind: EdgeKind, capacity: float) -> Panel:
+    """Scale all volumes so that the plain strategy takes the stated part of them at its capacity."""
+    weights = scores_to_weights(plain_signal(panel, kind), holding_bars=HOLDING_BARS[kind])
+    traded = capacity * np.abs(np.diff(weights, axis=0))[:-1]
+    volume = panel.get("volume")
+    share = traded / (panel.close * volume)[2:]
+    taken = float(share[np.isfinite(share) & (traded > 0.0)].mean())
+    return panel.replace(volume=volume * (taken / CAPACITY_PARTICIPATION))
+
+
+def _plant(noise: Noise, kind: EdgeKind, size: FloatArray) -> FloatArray:
     """Return the returns with the planted effect, bar by bar, since the signal sees the planted prices too."""
     returns = noise.returns.copy()
     n_bars, n_assets = returns.shape
     lookback, holding = _LOOKBACK[kind], HOLDING_BARS[kind]
+    present = noise.present
     if kind == "volume":
-        weights = scores_to_weights(_compute_signal(kind, noise.volume), holding_bars=holding)
-        returns[2:] += size * weights[:-2]
-        return np.maximum(returns, _WORST_RETURN)
-    rank_weights = np.arange(n_assets) - 0.5 * (n_assets - 1)
-    rank_weights /= np.abs(rank_weights).sum()
+        volume = noise.volume if present is None else np.where(present, noise.volume, np.nan)
+        weights = scores_to_weights(_compute_signal(kind, volume), holding_bars=holding)
+        returns[2:] += size[:-2, None] * weights[:-2]
+        return np.maximum(returns, WORST_RETURN)
+    rank_weights = [_rank_weights(count) for count in range(n_assets + 1)]
     close = np.empty_like(returns)
     close[0] = 1.0 + returns[0]
+    seen = close if present is None else np.full_like(returns, np.nan)
+    seen[0] = close[0] if present is None else np.where(present[0], close[0], np.nan)
     targets = np.zeros_like(returns)
     for t in range(1, n_bars - 2):
         close[t] = close[t - 1] * (1.0 + returns[t])
+        if present is not None:
+            seen[t, present[t]] = close[t, present[t]]
         if t >= lookback:
-            targets[t, _last_signal(kind, close[t - lookback : t + 1].T).argsort()] = rank_weights
+            signal = _last_signal(kind, seen[t - lookback : t + 1].T)
+            count = n_assets if present is None else int(np.isfinite(signal).sum())
+            targets[t, signal.argsort()[:count]] = rank_weights[count]
             weights = targets[max(t + 1 - holding, 0) : t + 1].sum(axis=0) / holding
-            returns[t + 2] = np.maximum(returns[t + 2] + size * weights, _WORST_RETURN)
+            returns[t + 2] = np.maximum(returns[t + 2] + size[t] * weights, WORST_RETURN)
     return returns
+
+
+def _rank_weights(count: int) -> FloatArray:
+    """Weights that `scores_to_weights` gives to `count` different scores, lowest first."""
+    weights = np.arange(count) - 0.5 * (count - 1)
+    return weights / np.abs(weights).sum() if count >= MIN_RANKED else np.zeros(count)
 
 
 def _bracket(miss: Callable[[float], float], sharpe: float) -> tuple[float, float]:
@@ -225,65 +257,38 @@ def _bracket(miss: Callable[[float], float], sharpe: float) -> tuple[float, floa
         near, far = far, 2.0 * far
         if far > _LARGEST_SIZE:
             raise ConfigurationError(
-                f"no planted effect reaches a net Sharpe ratio of {sharpe:g}; ask for less or for more assets."
+                f"no planted effect reaches a net Sharpe ratio of {sharpe:g}; ask for less, more assets or a slower decay."
             )
     low, high = sorted((sign * near, sign * far))
     return low, high
 
 
-def _draw_noise(seed: int, n_assets: int, n_bars: int) -> _Noise:
-    rng = np.random.default_rng(seed)
-    beta = rng.uniform(0.6, 1.4, n_assets)
-    own = _ASSET_VOL * rng.uniform(0.75, 1.25, n_assets)
-    yearly = np.concatenate(([_MARKET_VOL], np.full(_N_SECTORS, _SECTOR_VOL), own))
-    shocks = rng.standard_t(_DEGREES, (n_bars, len(yearly))) * math.sqrt((_DEGREES - 2.0) / _DEGREES)
-    long_run = yearly**2 / _YEAR
-    variance = np.empty_like(shocks)
-    now = long_run.copy()
-    for t in range(n_bars):
-        variance[t] = now
-        now = (1.0 - _SHOCK - _MEMORY) * long_run + now * (_SHOCK * shocks[t] ** 2 + _MEMORY)
-    series = np.sqrt(variance) * shocks
-    sector = 1 + np.arange(n_assets) % _N_SECTORS
-    first_own = 1 + _N_SECTORS
-    returns = beta * series[:, :1] + series[:, sector] + series[:, first_own:]
-    volatility = np.sqrt(beta**2 * variance[:, :1] + variance[:, sector] + variance[:, first_own:])
-
-    activity = 0.3 * np.abs(shocks[:, first_own:])
-    news = 0.25 * rng.standard_normal((n_bars, n_assets))
-    level = np.zeros(n_assets)
-    for t in range(n_bars):
-        level = 0.8 * level + news[t]
-        activity[t] += level
-    volume = np.exp(rng.uniform(13.0, 16.0, n_assets) + activity).round().astype(np.float64)
-    return _Noise(
-        returns=np.maximum(returns, _WORST_RETURN),
-        volatility=volatility,
-        path=rng.standard_normal((3, n_bars, n_assets)),
-        volume=volume,
-        start=np.exp(rng.uniform(math.log(20.0), math.log(200.0), n_assets)),
-    )
-
-
-def _build_panel(noise: _Noise, returns: FloatArray, name: str, with_volume: bool) -> Panel:
+def _build_panel(noise: Noise, returns: FloatArray, name: str, with_volume: bool) -> Panel:
     n_bars, n_assets = returns.shape
     close = noise.start * np.cumprod(1.0 + returns, axis=0)
     before = np.vstack((noise.start, close[:-1]))
     overnight = _OVERNIGHT * np.log1p(returns) + math.sqrt(_OVERNIGHT * (1.0 - _OVERNIGHT)) * noise.volatility * noise.path[0]
+    if noise.jump is not None:
+        overnight += (1.0 - _OVERNIGHT) * np.log1p(noise.jump)
     opened = before * np.exp(overnight)
     reach = 0.4 * noise.volatility * np.abs(noise.path[1:])
+    high = np.maximum(opened, close) * np.exp(reach[0])
+    low = np.minimum(opened, close) * np.exp(-reach[1])
+    fields = {"open": opened, "high": high, "low": low, "close": close}
+    if with_volume:
+        fields["volume"] = noise.volume
+    if noise.present is not None:
+        fields = {field: np.where(noise.present, values, np.nan) for field, values in fields.items()}
     return Panel(
         index=pd.bdate_range(FIRST_CLOSE, periods=n_bars, tz="UTC", normalize=False),
         symbols=tuple(f"S{column:02d}" for column in range(n_assets)),
-        open=opened,
-        high=np.maximum(opened, close) * np.exp(reach[0]),
-        low=np.minimum(opened, close) * np.exp(-reach[1]),
-        close=close,
-        volume=noise.volume if with_volume else None,
         name=name,
+        **fields,
     )
 
 
-def _check_size(n_assets: int, n_bars: int) -> None:
+def _check_market(n_assets: int, n_bars: int, style: MarketStyle) -> None:
     if n_assets < 2 or n_bars < 3:
         raise ConfigurationError(f"a market needs at least 2 assets and 3 bars, was asked for {n_assets} x {n_bars}.")
+    if style not in get_args(MarketStyle):
+        raise ConfigurationError(f"`style` must be one of {', '.join(get_args(MarketStyle))}, was {style!r}.")

@@ -18,7 +18,7 @@ from backtest.costs import break_even_cost_bps
 from backtest.engine import BacktestResult, run_backtest
 from backtest.metrics import compute_rank_ic, mean_t_statistic, sharpe_ratio
 from backtest.portfolio import Method, average_targets, compute_targets
-from backtest.splits import WalkForward
+from backtest.splits import IntArray, WalkForward
 from core.errors import ConfigurationError, DataError, ShapeError
 from core.market.panel import Panel
 
@@ -149,7 +149,7 @@ def run_walk_forward(
         raise ConfigurationError("`holding_grid` must name at least one holding period.")
     if splits is None:
         splits = WalkForward(max(2, int(0.4 * panel.n_bars)), max(1, int(0.06 * panel.n_bars)))
-    parts = list(splits.split(panel.n_bars))
+    parts = [(_span(train), _span(test)) for train, test in splits.split(panel.n_bars)]
     first = parts[0][1].start
     if panel.n_bars - first < 2:
         raise DataError(f"walk-forward needs at least 2 test bars, the splits leave {panel.n_bars - first}.")
@@ -183,6 +183,10 @@ def run_walk_forward(
         net_sharpe=_or_none(sharpe_ratio(result.net_returns, periods_per_year=config.periods_per_year)),
         break_even_bps=_or_none(break_even_cost_bps(result.gross_returns, result.turnover)),
     )
+
+
+def _span(positions: IntArray) -> slice:
+    return slice(int(positions[0]), int(positions[-1]) + 1)
 
 
 def _choose(net: Mapping[int, FloatArray], part: slice, config: BacktestConfig) -> tuple[int, float | None]:

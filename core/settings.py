@@ -6,6 +6,7 @@ half-configured environment is an error with the remedy, never a silent fallback
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,7 +75,20 @@ DEFAULT_PRICES = {
 }
 """List prices of `PRICES_AS_OF`; `AQF_LLM_PRICES` overrides and extends them."""
 
+CUTOFFS_AS_OF = "2026-11-01"
+DEFAULT_CUTOFFS = {
+    "gpt-5": date(2024, 9, 30),
+    "gpt-5-mini": date(2024, 5, 31),
+    "gpt-5-nano": date(2024, 5, 31),
+    "gpt-4.1": date(2024, 6, 1),
+    "gpt-4.1-mini": date(2024, 6, 1),
+    "gpt-4o": date(2023, 10, 1),
+    "gpt-4o-mini": date(2023, 10, 1),
+}
+"""Last days the models know of, as their maker says on `CUTOFFS_AS_OF`; `AQF_LLM_CUTOFFS` overrides and extends them."""
+
 _PRICE_TABLE = TypeAdapter(dict[str, tuple[float, float, float]])
+_CUTOFF_TABLE = TypeAdapter(dict[str, date])
 
 
 def _variable(field: int | str) -> str:
@@ -124,6 +138,7 @@ class Settings(BaseSettings):
     llm_timeout_seconds: float = Field(default=120.0, gt=0)
     llm_max_retries: int = Field(default=2, ge=0, le=10)
     llm_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(default_factory=lambda: dict(DEFAULT_PRICES))
+    llm_cutoffs: Annotated[dict[str, date], NoDecode] = Field(default_factory=lambda: dict(DEFAULT_CUTOFFS))
 
     @field_validator(
         "database_url",
@@ -161,6 +176,16 @@ class Settings(BaseSettings):
                 'must be JSON such as {"gpt-5": [1.25, 0.125, 10.0]}: dollars per million tokens in, cached, out.'
             ) from error
         return {**DEFAULT_PRICES, **prices}
+
+    @field_validator("llm_cutoffs", mode="before")
+    @classmethod
+    def _cutoffs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return {**DEFAULT_CUTOFFS, **_CUTOFF_TABLE.validate_json(value, strict=True)}
+        except ValidationError as error:
+            raise ValueError('must be JSON such as {"gpt-5": "2024-09-30"}: the last day each model knows of.') from error
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from agents.research.report import ResearchReport
 from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import ResearchContext, run_planner
 from agents.research.session import EventHandler
 from backtest import markets
+from backtest.market_noise import MarketStyle
+from backtest.markets import EdgeKind
 
-EdgeKind = Literal["reversal", "momentum", "low_volatility", "volume"]
 QUESTION = "Which features predict the next returns of these stocks?"
 _SYNTHETIC = "synthetic: the truth about this market is known, and it is not a real one"
 
@@ -30,6 +31,8 @@ class MarketVerdict:
     ----------
     edge : float or None
         Annual net Sharpe ratio that was planted; None for a market without an edge.
+    style : {"plain", "realistic"}
+        As in `backtest.markets.no_edge`.
     found : bool
         Whether anything was promoted.
     """
@@ -37,6 +40,7 @@ class MarketVerdict:
     seed: int
     edge: float | None
     kind: str | None
+    style: MarketStyle
     found: bool
     promoted: tuple[str, ...]
     sentence: str
@@ -53,6 +57,7 @@ def calibrate_market(
     n_bars: int = 3_000,
     n_assets: int = 20,
     trials: int = 78,
+    style: MarketStyle = "plain",
     on_event: EventHandler | None = None,
 ) -> MarketVerdict:
     """Run the planner on one synthetic market.
@@ -63,12 +68,15 @@ def calibrate_market(
         Seed of the market and of the run.
     edge : float or None
         Annual net Sharpe ratio to plant; None plants nothing.
+    style : {"plain", "realistic"}, default="plain"
+        As in `backtest.markets.no_edge`.
     """
     if edge is None:
-        panel = markets.no_edge(seed=seed, n_assets=n_assets, n_bars=n_bars)
+        panel = markets.no_edge(seed=seed, n_assets=n_assets, n_bars=n_bars, style=style)
     else:
-        panel = markets.planted(seed=seed, sharpe=edge, kind=kind, n_assets=n_assets, n_bars=n_bars)
-    name = f"synthetic-{'none' if edge is None else f'{kind}-{edge:g}'}-{seed}-{uuid.uuid4().hex[:8]}"
+        panel = markets.planted(seed=seed, sharpe=edge, kind=kind, n_assets=n_assets, n_bars=n_bars, style=style)
+    what = "none" if edge is None else f"{kind}-{edge:g}"
+    name = f"synthetic-{what}-{style}-{seed}-{uuid.uuid4().hex[:8]}"
     service = context.store.service
     dataset = service.import_dataset(panel, name=name, source="backtest.markets", synthetic=True, caveats=(_SYNTHETIC,))
     request = ResearchRequest(question=QUESTION, dataset=name, seed=seed, vectors=False)
@@ -81,6 +89,7 @@ def calibrate_market(
         seed=seed,
         edge=edge,
         kind=None if edge is None else kind,
+        style=style,
         found=bool(report.promoted),
         promoted=tuple(finding.name for finding in report.promoted),
         sentence=report.sentence,

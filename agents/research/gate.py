@@ -20,12 +20,14 @@ from uuid import UUID
 import numpy as np
 
 from agents.research.evaluation import load_return_matrix
+from agents.research.model_memory import MIN_CLEAN_BARS, Half, ModelMemory, find_model_memory, split_at_cutoff
 from agents.research.session import ResearchSession
 from backtest.engine import run_backtest
 from backtest.integrity import (
     deflated_sharpe_ratio,
     equivalent_independent_trials,
     expected_maximum_sharpe,
+    min_backtest_length,
     min_track_record_length,
     probabilistic_sharpe_ratio,
     probability_of_backtest_overfitting,
@@ -153,10 +155,14 @@ def judge_run(session: ResearchSession) -> Judgement:
         naive_variance=float(np.var([trial.sharpe for trial in compared], ddof=1)) if len(compared) > 1 else None,
     )
     promoted = [trial for trial in ledger if trial.promoted_here]
+    memory = find_model_memory(session)
     judged: list[tuple[Trial, list[Check]]] = []
     chosen: list[Trial] = []
     for trial in sorted(own, key=lambda trial: (-_dsr(trial, shared), trial.trial_id)):
         checks = _statistical_checks(trial, shared, session.config.cost_bps)
+        if memory is not None:
+            before, after = split_at_cutoff(session, memory, trial, n_trials=shared.n_effective)
+            checks += _memory_checks(memory, before, after)
         if all(check.passed for check in checks):
             checks.append(_redundancy(trial, [*promoted, *chosen], behaviours))
             if checks[-1].passed:
@@ -261,7 +267,7 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
             figure=float(trial.n_obs),
             bound="no length is enough" if needed is None else f">= {needed:.0f} bars",
             passed=needed is not None and trial.n_obs >= needed,
-            note="minimum track record length for a Sharpe ratio above zero",
+            note=f"minimum track record length for a Sharpe ratio above zero{_backtest_length(trial, shared)}",
         ),
         Check(
             name="deflated_sharpe",
@@ -291,6 +297,30 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
             passed=break_even is not None and break_even > cost_bps,
             note="cost per side that would eat the gross profit",
         ),
+    ]
+
+
+def _backtest_length(trial: Trial, shared: _Shared) -> str:
+    """Say how many bars it takes before so many trials without skill are not expected to show this Sharpe ratio."""
+    if trial.sharpe <= 0.0:
+        return ""
+    bars = min_backtest_length(n_trials=shared.n_effective, sharpe=trial.sharpe)
+    return f"; minimum backtest length against {shared.n_effective} trials: {bars:,.0f} bars"
+
+
+def _memory_checks(memory: ModelMemory, before: Half, after: Half) -> list[Check]:
+    """Let the bars that a model cannot remember contradict the others, where there are enough of them (decision 0011)."""
+    if after.n_bars < MIN_CLEAN_BARS:
+        return []
+    remembered = "n/a" if before.net_sharpe is None else f"{before.net_sharpe:.2f}"
+    return [
+        Check(
+            name="model_memory",
+            figure=after.net_sharpe,
+            bound="> 0 after the model's knowledge cut-off",
+            passed=after.net_sharpe is not None and after.net_sharpe > 0.0,
+            note=f"net Sharpe over the {after.n_bars} bars after {memory.cutoff}; {remembered} over the {before.n_bars} before",
+        )
     ]
 
 

@@ -92,6 +92,7 @@ def render_page(report: ResearchReport, *, base: str | None = None) -> str:
     environment.filters["show"] = show_figure
     environment.filters["percent"] = _show_percent
     environment.filters["check"] = show_check
+    environment.filters["half"] = show_half
     environment.filters["term"] = lambda name: _TERM_OF_CHECK.get(name, name)
     environment.filters["plain_json"] = lambda value, indent=None: json.dumps(value, indent=indent, ensure_ascii=False)
     pictures = {name: base64.b64encode(report.charts[name]).decode() for name in CHARTS if name in report.charts}
@@ -152,6 +153,17 @@ def show_figure(value: float | None, digits: int) -> str:
 def show_check(check: Check) -> str:
     """Write the figure of a condition: a count as a whole number, anything else with three digits."""
     return show_figure(check.figure, 0 if check.name in _COUNTS else 3)
+
+
+def show_half(half: Mapping[str, Any]) -> str:
+    """Write what a trial earned on one side of a knowledge cut-off, with what its deflated Sharpe ratio is made of."""
+    if half["net_sharpe"] is None:
+        return f"nothing to measure on {half['n_bars']:,} bars"
+    moments = f"skew {show_figure(half['skew'], 2)}, kurtosis {show_figure(half['kurtosis'], 1)}"
+    return (
+        f"net Sharpe {show_figure(half['net_sharpe'], 2)}, {moments}, DSR {show_figure(half['dsr'], 3)} "
+        f"on {half['n_bars']:,} bars"
+    )
 
 
 def _show_percent(value: float | None, digits: int = 1) -> str:

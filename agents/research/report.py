@@ -20,11 +20,22 @@ import numpy as np
 from agents.research.evaluation import load_returns
 from agents.research.gate import Finding, Judgement, record_verdicts
 from agents.research.memory import remember
-from agents.research.page import CHARTS, FIGURES, MIN_BARS_OF_YEAR, render_frame, render_page, show_check, show_figure
+from agents.research.model_memory import describe, find_model_memory, split_at_cutoff
+from agents.research.page import (
+    CHARTS,
+    FIGURES,
+    MIN_BARS_OF_YEAR,
+    render_frame,
+    render_page,
+    show_check,
+    show_figure,
+    show_half,
+)
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
 from core.errors import StoreUnavailableError
 from core.provenance import code_version
+from core.settings import CUTOFFS_AS_OF
 from core.store.records import Run
 
 if TYPE_CHECKING:
@@ -71,6 +82,9 @@ class ResearchReport:
         What the planner did, in order; findings refer to them by ``tool_call_id``.
     config : mapping
         How trials were made: costs, splits, method and seed; and the ``request`` and ``budget`` that make the run again.
+    model_memory : mapping, optional
+        Where a language model took part: its ``models``, their latest knowledge ``cutoff`` (None when one is not known), a
+        ``sentence``, and in ``halves`` by trial what was earned ``before`` the cut-off and ``after`` it.
     charts : mapping of str to bytes
         PNG pictures of the best candidate by name: equity, drawdown, rank_ic_by_year, turnover.
     """
@@ -98,6 +112,7 @@ class ResearchReport:
     tool_calls: tuple[Mapping[str, Any], ...]
     code_version: str
     made_at: str = ""
+    model_memory: Mapping[str, Any] | None = None
     charts: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -171,7 +186,22 @@ class ResearchReport:
             ("probability of backtest overfitting, before costs", show_figure(self.pbo, 2)),
             ("the same after costs (naive)", show_figure(self.pbo_net_naive, 2)),
             ("hold-out", "opened" if self.holdout_opened else "still sealed"),
+            *self._memory_figures(),
         ]
+
+    def _memory_figures(self) -> list[tuple[str, str]]:
+        """Return what the model may remember, and the best candidate on either side of its knowledge cut-off."""
+        memory = self.model_memory
+        if memory is None:
+            return []
+        figures = [("model memory", memory["sentence"])]
+        if self.best is not None:
+            halves = memory["halves"][str(self.best.trial_id)]
+            label = "the whole sample, contaminated" if memory["cutoff"] is None else f"up to {memory['cutoff']}, contaminated"
+            figures.append((f"{self.best.name}, {label}", show_half(halves["before"])))
+            if memory["cutoff"] is not None:
+                figures.append((f"{self.best.name}, after {memory['cutoff']}", show_half(halves["after"])))
+        return figures
 
     def to_html(self) -> str:
         """Return the report as one page that needs no network: pictures are inside it."""
@@ -234,6 +264,8 @@ def build_report(session: ResearchSession, state: PlannerState) -> ResearchRepor
     promoted = [finding for finding in findings if finding.promoted]
     dataset = session.dataset
     calls = tuple(_tool_call(row) for row in session.store.service.list_tool_calls(session.run_id))
+    memory = _model_memory(session, findings, judgement)
+    beware = [] if memory is None else [memory["sentence"]]
     usage = {"steps": state["step"], "trials": len(findings), "usd": session.store.service.llm_cost(session.run_id)}
     run: Run = session.store.service.get_run(session.run_id)
     return ResearchReport(
@@ -248,11 +280,11 @@ def build_report(session: ResearchSession, state: PlannerState) -> ResearchRepor
             "last": f"{session.panel.index[-1]:%Y-%m-%d}",
             "sealed_from": f"{dataset.sealed_from:%Y-%m-%d}",
             "content_sha256": dataset.content_sha256,
-            "caveats": list(dataset.caveats),
+            "caveats": [*dataset.caveats, *beware],
         },
         planner=run.planner,
         verdict=PROMOTED if promoted else NOTHING_PROMOTED,
-        sentence=_sentence(session, findings, judgement),
+        sentence=" ".join([_sentence(session, findings, judgement), *(beware if promoted else [])]),
         findings=findings,
         recalled=state["recalled"],
         vectors=state["vectors"],
@@ -277,8 +309,30 @@ def build_report(session: ResearchSession, state: PlannerState) -> ResearchRepor
         tool_calls=calls,
         code_version=code_version(),
         made_at=session.clock.now().isoformat(timespec="seconds"),
+        model_memory=memory,
         charts=_draw(session, findings),
     )
+
+
+def _model_memory(session: ResearchSession, findings: Sequence[Finding], judgement: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Split every trial of the run at the knowledge cut-off of the model that took part, if one did."""
+    memory = find_model_memory(session)
+    if memory is None:
+        return None
+    trials = {trial.trial_id: trial for trial in session.store.researcher.list_trials({"run_id": session.run_id})}
+    halves = {}
+    for finding in findings:
+        trial = trials[finding.trial_id]
+        before, after = split_at_cutoff(session, memory, trial, n_trials=judgement["n_trials_effective"])
+        halves[str(trial.trial_id)] = {"before": asdict(before), "after": asdict(after)}
+    n_obs = trials[findings[0].trial_id].n_obs if findings else session.panel.n_bars
+    return {
+        "models": list(memory.models),
+        "cutoff": None if memory.cutoff is None else memory.cutoff.isoformat(),
+        "cutoffs_as_of": CUTOFFS_AS_OF,
+        "sentence": describe(session, memory, session.panel.index[-n_obs:]),
+        "halves": halves,
+    }
 
 
 def _sentence(session: ResearchSession, findings: Sequence[Finding], judgement: Mapping[str, Any]) -> str:

@@ -118,6 +118,15 @@ def test_the_track_record_needed_is_that_of_bailey_and_lopez_de_prado() -> None:
     assert check.bound == f">= {needed:.0f} bars"
 
 
+def test_the_length_that_so_many_trials_need_is_printed_beside() -> None:
+    gamma = 0.5772156649015329
+    best_of_20 = (1 - gamma) * norm.ppf(1 - 1 / 20) + gamma * norm.ppf(1 - 1 / (20 * math.e))
+    needed = (best_of_20 / SHARPE) ** 2
+    note = judge(make_trial(), make_shared(n_effective=20))["track_record"].note
+    assert note.endswith(f"above zero; minimum backtest length against 20 trials: {needed:,.0f} bars")
+    assert judge(make_trial(sharpe=-0.1), make_shared())["track_record"].note.endswith("above zero")
+
+
 def test_the_deflated_sharpe_ratio_is_against_the_best_of_as_many_noise_trials() -> None:
     n_trials = 20
     gamma = 0.5772156649015329

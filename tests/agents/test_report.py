@@ -596,3 +596,28 @@ def test_the_charts_are_of_the_promoted_candidate_and_leave_out_years_too_short_
     assert charts["rank_ic_by_year"] == draw_rank_ic_by_year({2020: 0.125})
     assert charts["turnover"] == draw_turnover(pd.Series(series["turnover"], index=index))
     assert report_module._draw(cast(ResearchSession, session), ()) == {}
+
+
+def test_the_halves_around_a_knowledge_cutoff_stand_under_the_figures() -> None:
+    half = {"n_bars": 1_400, "net_sharpe": 0.812, "sharpe": 0.051, "skew": -0.4, "kurtosis": 6.1, "dsr": 0.873}
+    nothing = {**dict.fromkeys(half), "n_bars": 40}
+    memory = {
+        "models": ["m"],
+        "cutoff": "2015-12-31",
+        "cutoffs_as_of": "2026-11-01",
+        "sentence": f"{HOSTILE} took part.",
+        "halves": {str(number): {"before": half, "after": nothing} for number in (1, 2, 3)},
+    }
+    report = make_report(model_memory=memory)
+    shown = section(read(report.to_html()), "figures")
+    assert "What the model may remember" in shown
+    assert f"{HOSTILE} took part." in shown
+    assert "up to 2015-12-31, contaminated net Sharpe 0.81, skew -0.40, kurtosis 6.1, DSR 0.873 on 1,400 bars" in shown
+    assert "after 2015-12-31 nothing to measure on 40 bars" in shown
+    whole = make_report(model_memory={**memory, "cutoff": None})
+    assert "the whole sample, contaminated net Sharpe 0.81" in section(read(whole.to_html()), "figures")
+    assert "after 2015-12-31" not in whole.to_html()
+    assert "What the model may remember" not in section(read(make_report().to_html()), "figures")
+    empty = make_report(findings=(), model_memory={**memory, "halves": {}})
+    assert dict(empty.key_figures())["model memory"] == f"{HOSTILE} took part."
+    read(empty.to_html())

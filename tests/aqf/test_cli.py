@@ -95,6 +95,16 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
+def test_calibration_on_realistic_markets_says_how_sure_it_is_and_what_stopped_the_best(home: Path) -> None:
+    done = run(home, "calibrate", "--markets", "2", "--market-style", "realistic", "--bars", "600", "--trials", "2", "--json")
+    said = answer(done)
+    assert (said["markets"], said["market_style"], said["edge"]) == (2, "realistic", None)
+    assert (said["promoted_in"], said["measure"], said["share"]) == (0, "false_discovery_rate", 0.0)
+    assert said["interval_95"] == [0.0, pytest.approx(0.6576, abs=1e-4)]  # Wilson, none of two
+    assert sum(said["best_stopped_by"].values()) == 2
+    assert re.findall(r"market \d of 2, seed \d: nothing promoted \((\w+)\)", done.stderr)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_of_every_command_has_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
     done = aqf(tmp_path / "home", *command, "--help")
@@ -329,6 +339,7 @@ def test_the_server_goes_up_says_where_it_is_and_goes_down(place: Path) -> None:
         (["plan", "x", "--planner", "magic"], "'magic' is not one of"),
         (["runs", "--nope"], "No such option"),
         (["calibrate", "--edge", "much"], "must be a number or none, was much"),
+        (["calibrate", "--market-style", "baroque"], "'baroque' is not one of"),
         (["calibrate", "--edge", "nan"], "must be a number or none, was nan"),
         (["data", "import", "x.csv"], "Missing option '--name'"),
         (["data", "import", "x.csv", "--name", "x", "--sealed-from", "soon"], "'soon' does not match the format"),

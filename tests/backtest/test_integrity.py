@@ -3,7 +3,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from arch.bootstrap import SPA
+from arch.bootstrap import SPA, StepM
 from scipy import stats
 
 from backtest import integrity
@@ -66,6 +66,18 @@ def test_track_record_length_is_where_the_probability_reaches_the_confidence() -
     assert integrity.probabilistic_sharpe_ratio(**moments, n_obs=math.ceil(length)) >= 0.9  # type: ignore[arg-type]
     assert integrity.probabilistic_sharpe_ratio(**moments, n_obs=math.floor(length)) <= 0.9  # type: ignore[arg-type]
     assert integrity.min_track_record_length(sharpe=0.01, skew=0.0, kurtosis=3.0, benchmark=0.01) is None
+
+
+def test_five_years_bear_45_trials_before_luck_alone_shows_a_yearly_ratio_of_one() -> None:
+    """Bailey, Borwein, Lopez de Prado & Zhu (2014), figure 2 and the text beside it."""
+    assert integrity.min_backtest_length(n_trials=45, sharpe=1.0) == pytest.approx(5.0, abs=0.01)
+    assert integrity.min_backtest_length(n_trials=1, sharpe=1.0) == 0.0
+    per_day = integrity.min_backtest_length(n_trials=45, sharpe=1.0 / math.sqrt(252))
+    assert per_day / 252 == pytest.approx(integrity.min_backtest_length(n_trials=45, sharpe=1.0))
+    for n_trials in (2, 10, 1000):
+        length = integrity.min_backtest_length(n_trials=n_trials, sharpe=0.8)
+        assert length < 2.0 * math.log(n_trials) / 0.8**2
+        assert integrity.expected_maximum_sharpe(n_trials, 1.0 / length) == pytest.approx(0.8)
 
 
 def overfitting_by_the_book(returns: np.ndarray, n_blocks: int) -> float:
@@ -165,20 +177,60 @@ def test_spa_leaves_out_strategies_that_never_traded() -> None:
     assert integrity.spa_pvalue(np.zeros((300, 2)), block_length=5, seed=1) == 1.0
 
 
-def test_sharpe_interval_covers_the_normal_one_on_independent_returns() -> None:
-    returns = 0.0005 + 0.01 * np.random.default_rng(14).standard_normal(2000)
-    low, high = integrity.stationary_bootstrap_sharpe_ci(returns, n_bootstrap=4000, block_length=1, seed=1)
-    point, width = sharpe_per_period(returns), 1.96 / math.sqrt(2000)
-    assert low == pytest.approx((point - width) * math.sqrt(252), abs=0.06)
-    assert high == pytest.approx((point + width) * math.sqrt(252), abs=0.06)
+def mixed_strategies(seed: int, edges: dict[int, float], n_obs: int = 800) -> np.ndarray:
+    """Twelve dependent strategies of different volatility, some with an edge; divided by their long-run deviation."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((n_obs, 12))
+    noise[1:] += 0.3 * noise[:-1]
+    returns = noise - noise.mean(axis=0)
+    returns /= compute_long_run_deviation(returns, 8.0)
+    for column, statistic in edges.items():
+        returns[:, column] += statistic / math.sqrt(n_obs)
+    return returns
 
 
-def test_sharpe_interval_is_wider_under_positive_dependence() -> None:
-    noise = np.random.default_rng(15).standard_normal(2001)
-    returns = 0.01 * (noise[1:] + 0.9 * noise[:-1])
-    narrow = integrity.stationary_bootstrap_sharpe_ci(returns, block_length=1, seed=1)
-    wide = integrity.stationary_bootstrap_sharpe_ci(returns, block_length=20, seed=1)
-    assert wide[1] - wide[0] > 1.15 * (narrow[1] - narrow[0])
+def test_stepwise_test_finds_what_arch_finds_on_columns_of_unit_long_run_deviation() -> None:
+    edges = {2: 6.0, 5: 4.0, 7: 3.3, 9: 1.0, 11: -8.0}
+    returns = mixed_strategies(21, edges)
+    referee = StepM(np.zeros(len(returns)), -returns, size=0.05, block_size=8, reps=2000, seed=1)
+    referee.compute()
+    found = integrity.stepm_pvalues(returns, n_bootstrap=2000, block_length=8, seed=2)
+    assert np.flatnonzero(found <= 0.05).tolist() == sorted(referee.superior_models) == [2, 5, 7]
+
+
+def test_stepwise_pvalues_are_those_of_testing_the_rest_again_and_again() -> None:
+    returns = mixed_strategies(22, {0: 3.5, 1: 2.6, 2: 2.5, 3: 2.2} | {column: 1.5 - 0.4 * column for column in range(4, 12)})
+    scaled = returns / compute_long_run_deviation(returns, 8.0)
+    best_first = scaled.mean(axis=0).argsort()[::-1]
+    expected, highest = {}, 0.0
+    for step, column in enumerate(best_first):
+        rest = returns[:, best_first[step:]]
+        highest = max(highest, integrity.spa_pvalue(rest, block_length=8, seed=3))
+        expected[column] = highest
+    found = integrity.stepm_pvalues(returns, block_length=8, seed=3)
+    np.testing.assert_allclose(found, [expected[column] for column in range(12)], atol=1e-12)
+    assert found.min() == integrity.spa_pvalue(returns, block_length=8, seed=3)
+
+
+def test_stepwise_test_rarely_calls_noise_superior_beside_true_edges() -> None:
+    rng = np.random.default_rng(23)
+    wrong = 0
+    for _ in range(300):
+        returns = rng.standard_normal((200, 10))
+        returns[:, :2] += 0.5
+        found = integrity.stepm_pvalues(returns, n_bootstrap=200, block_length=2, seed=rng)
+        assert (found[:2] <= 0.05).all()
+        wrong += bool((found[2:] <= 0.05).any())
+    assert 0.02 < wrong / 300 < 0.085
+
+
+def test_stepwise_test_keeps_the_order_of_columns_and_leaves_out_what_never_traded() -> None:
+    returns = mixed_strategies(24, {3: 5.0})
+    still = np.column_stack((returns[:, :5], np.zeros(len(returns)), returns[:, 5:]))
+    found = integrity.stepm_pvalues(still, block_length=8, seed=1)
+    assert found[5] == 1.0
+    np.testing.assert_array_equal(np.delete(found, 5), integrity.stepm_pvalues(returns, block_length=8, seed=1))
+    assert integrity.stepm_pvalues(np.zeros((50, 2)), block_length=8, seed=1).tolist() == [1.0, 1.0]
 
 
 def test_variants_of_a_trial_count_once() -> None:
@@ -229,7 +281,7 @@ def test_wrong_arguments_are_refused() -> None:
         integrity.spa_pvalue(noise, block_length=0.5, seed=1)
     with pytest.raises(ValueError, match="`n_bootstrap`"):
         integrity.spa_pvalue(noise, block_length=2, seed=1, n_bootstrap=0)
-    with pytest.raises(ValueError, match="must have variance"):
-        integrity.stationary_bootstrap_sharpe_ci(np.zeros(50), block_length=2, seed=1)
-    with pytest.raises(ValueError, match="at least 10 values"):
-        integrity.stationary_bootstrap_sharpe_ci(noise[:5, 0], block_length=2, seed=1)
+    with pytest.raises(ValueError, match="`sharpe`"):
+        integrity.min_backtest_length(n_trials=10, sharpe=0.0)
+    with pytest.raises(ValueError, match="constant but not zero"):
+        integrity.stepm_pvalues(np.ones((64, 2)), block_length=2, seed=1)

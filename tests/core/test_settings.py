@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigurationError
-from core.settings import DEFAULT_PRICES, EmbedderKind, ModelPrice, Settings, StoreKind, default_home
+from core.settings import (
+    CUTOFFS_AS_OF,
+    DEFAULT_CUTOFFS,
+    DEFAULT_PRICES,
+    EmbedderKind,
+    ModelPrice,
+    Settings,
+    StoreKind,
+    default_home,
+)
 
 
 @pytest.fixture
@@ -258,3 +268,26 @@ def test_the_tests_themselves_read_no_dotenv(tmp_path: Path, monkeypatch: pytest
     (tmp_path / ".env").write_text("AQF_LLM_MODEL=from-the-file\n")
     monkeypatch.chdir(tmp_path)
     assert Settings.load().llm_model == "gpt-5-mini"
+
+
+def test_cutoffs_of_models_are_overridden_and_extended(bare: pytest.MonkeyPatch) -> None:
+    assert Settings.load().llm_cutoffs == DEFAULT_CUTOFFS
+    bare.setenv("AQF_LLM_CUTOFFS", '{"gpt-5": "2025-01-31", "my-model": "2026-06-30"}')
+    cutoffs = Settings.load().llm_cutoffs
+    assert cutoffs["gpt-5"] == date(2025, 1, 31)
+    assert cutoffs["my-model"] == date(2026, 6, 30)
+    assert cutoffs["gpt-4o"] == DEFAULT_CUTOFFS["gpt-4o"]
+
+
+def test_every_model_with_a_price_has_a_cutoff_before_the_table_was_made() -> None:
+    assert DEFAULT_CUTOFFS.keys() == DEFAULT_PRICES.keys()
+    assert all(cutoff < date.fromisoformat(CUTOFFS_AS_OF) for cutoff in DEFAULT_CUTOFFS.values())
+
+
+@pytest.mark.parametrize(
+    "text", ["soon", '{"m": "2024"}', '{"m": 20240930}', '{"m": "2024-13-01"}', '["2024-01-01"]', '{"m": null}']
+)
+def test_cutoffs_that_are_no_dates_are_refused(bare: pytest.MonkeyPatch, text: str) -> None:
+    bare.setenv("AQF_LLM_CUTOFFS", text)
+    with pytest.raises(ConfigurationError, match=r'AQF_LLM_CUTOFFS: must be JSON such as \{"gpt-5": "2024-09-30"\}'):
+        Settings.load()
