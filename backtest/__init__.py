@@ -1,4 +1,4 @@
-"""The exact, fast, costed referee: weights in, results out.
+"""The exact, fast, costed referee: weights or signals in, results out.
 
 Knows neither features nor the store. Names are loaded on first use, so that importing the package costs nothing.
 """
@@ -8,16 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backtest.config import BacktestConfig
-    from backtest.engine import BacktestResult, run_backtest, run_sweep
+    from backtest.crossings import CrossingFamily, MovingAverageCrossings
+    from backtest.engine import BacktestResult, run_backtest
+    from backtest.signals import SignalStrategy, TradeList
+    from backtest.sweep import SweepResult, run_sweep
 
 _ROOM_OF = {
     "BacktestConfig": "backtest.config",
     "BacktestResult": "backtest.engine",
     "run_backtest": "backtest.engine",
-    "run_sweep": "backtest.engine",
+    "CrossingFamily": "backtest.crossings",
+    "MovingAverageCrossings": "backtest.crossings",
+    "SignalStrategy": "backtest.signals",
+    "SweepResult": "backtest.sweep",
+    "TradeList": "backtest.signals",
+    "run_sweep": "backtest.sweep",
 }
 
-__all__ = ["BacktestConfig", "BacktestResult", "run_backtest", "run_sweep"]
+__all__ = [
+    "BacktestConfig",
+    "BacktestResult",
+    "CrossingFamily",
+    "MovingAverageCrossings",
+    "SignalStrategy",
+    "SweepResult",
+    "TradeList",
+    "run_backtest",
+    "run_sweep",
+]
 
 
 def __getattr__(name: str) -> Any:
