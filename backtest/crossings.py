@@ -223,7 +223,8 @@ def sweep_family(
     _, commission, slippage, _, max_leverage = account_settings(config)
     at_open = config.fill == "open"
     settings = (commission, slippage, min(float(family.size), max_leverage), at_open, float(config.periods_per_year))
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 1] // _TILE, pairs[:, 0] // _TILE, stop_of))
+    n_tiles = int(pairs.max()) // _TILE + 1
+    order = np.argsort((stop_of * n_tiles + pairs[:, 0] // _TILE) * n_tiles + pairs[:, 1] // _TILE)
     chunk = max(1, min(_CHUNK, -(-len(order) // (4 * n_threads))))
     out = np.empty((panel.n_assets * len(pairs), len(FIGURES)))
     done, total = 0, len(out)
@@ -309,16 +310,22 @@ def _check_family(family: CrossingFamily) -> tuple[IntArray, IntArray, FloatArra
     if stops.shape != (len(pairs), 3):
         raise ShapeError(f"`stops` must have shape (n_combinations, 3) = {(len(pairs), 3)}, was {stops.shape}.")
     _check_family_size(family.size)
-    comparable = np.where(np.isnan(stops), -1.0, stops)  # NaN is not equal to itself
-    ranked = np.lexsort(comparable.T)
-    first = np.ones(len(stops), np.bool_)
-    first[1:] = (comparable[ranked[1:]] != comparable[ranked[:-1]]).any(axis=1)
-    stop_sets = stops[ranked[first]]
-    stop_of = np.empty(len(stops), np.int64)
-    stop_of[ranked] = np.cumsum(first) - 1
+    stop_sets, stop_of = _find_stop_sets(stops)
     for each in stop_sets:
         check_stops(*(None if math.isnan(stop) else float(stop) for stop in each))
     return pairs, stop_of, stop_sets
+
+
+def _find_stop_sets(stops: FloatArray) -> tuple[FloatArray, IntArray]:
+    comparable = np.where(np.isnan(stops), -1.0, stops)  # NaN is not equal to itself
+    stop_of = np.zeros(len(stops), np.int64)
+    if (comparable == comparable[0]).all():
+        return stops[:1], stop_of
+    ranked = np.lexsort(comparable.T)
+    first = np.ones(len(stops), np.bool_)
+    first[1:] = (comparable[ranked[1:]] != comparable[ranked[:-1]]).any(axis=1)
+    stop_of[ranked] = np.cumsum(first) - 1
+    return stops[ranked[first]], stop_of
 
 
 def _check_family_size(size: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 from backtest import BacktestConfig, MovingAverageCrossings, SignalStrategy, run_backtest, run_sweep
 from backtest.metrics import max_drawdown, sharpe_ratio, total_return
 from backtest.vectorbt_bridge import frame_vectorbt_trades, run_signals_with_vectorbt
+from benchmarks.crossings import build_family, build_market, time_ours, time_vectorbt
 from core.errors import ConfigurationError, ShapeError
 from core.market.panel import Panel
 from tests.backtest.conftest import build_panel
@@ -155,3 +156,11 @@ def test_what_vectorbt_cannot_express_is_refused() -> None:
             run_signals_with_vectorbt(panel, strategy, config)
     with pytest.raises(ShapeError, match=r"\(5, 1\)"):
         run_signals_with_vectorbt(panel, SignalStrategy(entries=np.ones((4, 1), bool)), CONFIG)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_the_benchmark_compares_equal_sweeps(stops: bool) -> None:
+    panel, family = build_market(400), build_family(stops, longest=9)
+    _, ours = time_ours(panel, family, rounds=1)
+    _, theirs = time_vectorbt(panel, family, chunk=10)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
