@@ -10,6 +10,7 @@ vectorbt's second engine is timed when the package `vectorbt-rust` is installed.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -52,6 +53,12 @@ def build_market(n_bars: int, seed: int = 7) -> Panel:
 def build_family(stops: bool, longest: int = 143) -> MovingAverageCrossings:
     """Return all pairs of averages up to a window."""
     return MovingAverageCrossings(fast=range(2, longest + 1), slow=range(2, longest + 1), **(STOPS if stops else {}))
+
+
+def build_grid() -> MovingAverageCrossings:
+    """Return every pair with ten levels of stop loss, for the threads: long enough that starting them is nothing."""
+    losses = tuple(float(level) for level in np.linspace(0.02, 0.11, 10))
+    return dataclasses.replace(build_family(True), stop_loss=losses)
 
 
 def time_ours(panel: Panel, family: MovingAverageCrossings, rounds: int) -> tuple[dict[str, float], np.ndarray]:
@@ -133,13 +140,16 @@ def run_child(engine: str, stops: bool, chunk: int, file: str) -> dict[str, floa
     panel, family = build_market(N_BARS), build_family(stops)
     if engine == "aqf":
         times, figures = time_ours(panel, family, OUR_ROUNDS)
+        times["megabytes"] = measure_peak_megabytes()
+        grid, _ = time_ours(panel, build_grid(), 2)
+        times |= {"grid_one_thread": grid["one_thread"], "grid_two_threads": grid["two_threads"]}
     else:
         import vectorbt
 
         vectorbt.settings["engine"] = engine
         times, figures = time_vectorbt(panel, family, chunk)
     np.save(file, figures)
-    return {**times, "megabytes": measure_peak_megabytes()}
+    return {"megabytes": measure_peak_megabytes()} | times
 
 
 def run_benchmark(rounds: int = ROUNDS, chunk: int = 1_000_000) -> dict[str, Any]:
@@ -173,6 +183,7 @@ def summarise(best: dict[str, dict[str, float]], figures: dict[str, np.ndarray])
         "aqf_one_thread_clock_us": 1e6 * ours["one_thread"] / count,
         "aqf_two_threads_clock_us": 1e6 * ours["two_threads"] / count,
         "two_threads_ratio": ours["one_thread"] / ours["two_threads"],
+        "two_threads_ratio_of_grid": ours["grid_one_thread"] / ours["grid_two_threads"],
         "aqf_megabytes": ours["megabytes"],
         **{f"vectorbt_{engine}_us": 1e6 * run["seconds"] / count for engine, run in theirs.items()},
         **{f"vectorbt_{engine}_megabytes": run["megabytes"] for engine, run in theirs.items()},
@@ -192,7 +203,8 @@ def print_report(report: dict[str, Any]) -> None:
         part = report[name]
         print(f"{name.replace('_', ' ')}, {part['trades_per_combination']:.1f} trades each")
         print(f"  AQF       {part['aqf_us']:>9.2f} us a combination, {part['aqf_megabytes']:>6.0f} MB; ", end="")
-        print(f"two threads {part['two_threads_ratio']:.2f} times as fast")
+        print(f"two threads {part['two_threads_ratio']:.2f} times as fast, ", end="")
+        print(f"{part['two_threads_ratio_of_grid']:.2f} on ten times as many")
         for engine in ("numba", "rust"):
             if f"vectorbt_{engine}_us" in part:
                 print(f"  vectorbt  {part[f'vectorbt_{engine}_us']:>9.2f} us a combination, ", end="")
