@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backtest.capacity import estimate_capacity
     from backtest.config import BacktestConfig
+    from backtest.construction import PortfolioRule, build_weights
     from backtest.crossings import CrossingFamily, MovingAverageCrossings
     from backtest.engine import BacktestResult, run_backtest
     from backtest.signals import SignalStrategy, TradeList
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 _ROOM_OF = {
     "BacktestConfig": "backtest.config",
     "BacktestResult": "backtest.engine",
+    "PortfolioRule": "backtest.construction",
+    "build_weights": "backtest.construction",
+    "estimate_capacity": "backtest.capacity",
     "run_backtest": "backtest.engine",
     "CrossingFamily": "backtest.crossings",
     "MovingAverageCrossings": "backtest.crossings",
@@ -30,9 +35,12 @@ __all__ = [
     "BacktestResult",
     "CrossingFamily",
     "MovingAverageCrossings",
+    "PortfolioRule",
     "SignalStrategy",
     "SweepResult",
     "TradeList",
+    "build_weights",
+    "estimate_capacity",
     "run_backtest",
     "run_sweep",
 ]

@@ -1,6 +1,6 @@
 """What trading costs, measured on a finished run.
 
-The costs themselves are charged inside the kernel of `backtest.engine`; here is what they amount to.
+The costs themselves are charged inside the kernels of `backtest.engine`; here is what they amount to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def break_even_cost_bps(gross_returns: FloatArray, turnover: FloatArray) -> floa
     Parameters
     ----------
     gross_returns : ndarray of shape (n_bars,), fractions
-        Returns before commission, slippage and borrow.
+        Returns before all costs.
     turnover : ndarray of shape (n_bars,), fractions of equity
         Traded value over equity, buys and sales both counted.
 
@@ -44,7 +44,7 @@ def annual_cost(costs: FloatArray, *, periods_per_year: int = 252) -> float:
     Parameters
     ----------
     costs : ndarray of shape (n_bars,), fractions of the equity at the previous close
-        Commission, slippage and borrow of each bar.
+        All costs of each bar, as in `BacktestResult`.
     periods_per_year : int, default=252
 
     Returns
@@ -53,3 +53,22 @@ def annual_cost(costs: FloatArray, *, periods_per_year: int = 252) -> float:
         ``mean(costs) * periods_per_year``.
     """
     return float(np.mean(costs)) * periods_per_year
+
+
+def realised_cost_bps(costs: FloatArray, turnover: FloatArray) -> float:
+    """Compute what trading cost in a run, per side of a trade: the figure to hold beside the break-even cost.
+
+    Parameters
+    ----------
+    costs : ndarray of shape (n_bars,), fractions
+        Commission, slippage and impact of each bar together; borrow and interest are no costs of trading.
+    turnover : ndarray of shape (n_bars,), fractions of equity
+        Traded value over equity, buys and sales both counted.
+
+    Returns
+    -------
+    float
+        ``1e4 * sum(costs) / sum(turnover)`` in basis points; NaN when nothing was traded.
+    """
+    traded = float(np.sum(turnover))
+    return 1e4 * float(np.sum(costs)) / traded if traded > 0.0 else math.nan

@@ -15,6 +15,7 @@ import pandas as pd
 from numba import njit
 
 from backtest.config import BacktestConfig
+from backtest.execution import BAD_PRICE, BAD_WEIGHT, LEVERAGE, OK, prepare_liquidity, prepare_options, simulate_execution
 from backtest.metrics import Metrics, compute_metrics
 from backtest.signals import SignalStrategy, TradeList, trade_signals
 from core.errors import DataError, ShapeError
@@ -26,17 +27,18 @@ IntArray = npt.NDArray[np.int64]
 MIN_BARS = 3
 _DEFAULT = BacktestConfig()
 _SERIES = ("equity", "net_returns", "gross_returns", "turnover", "costs", "exposure", "net_exposure", "cash")
-
-_OK, _BAD_PRICE, _BAD_WEIGHT, _LEVERAGE = range(4)
+COST_SERIES = ("commission", "slippage", "borrow", "impact", "interest")
 
 
 # reassoc alone: sums may be vectorised, NaN and infinity keep their meaning
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _simulate(fill, close, weights, settings, series, trades, positions):  # type: ignore[no-untyped-def]
+def _simulate(fill, close, weights, plain, series, trades, positions):  # type: ignore[no-untyped-def]
     """Return ``(status, bar)``; everything else is written into `series`, `trades` and `positions`."""
     n_bars, n_assets = close.shape
-    cash, commission, slippage, borrow, max_leverage = settings
-    equity, net, gross, turnover, costs, exposure, net_exposure, cash_series = series
+    cash, commission, slippage, borrow, max_leverage = plain
+    equity, net, gross, turnover, costs, exposure, net_exposure, cash_series, commission_paid, slippage_paid, borrow_paid = (
+        series
+    )
     shares = np.zeros(n_assets)
     last = np.zeros(n_assets)
     before = cash
@@ -46,6 +48,9 @@ def _simulate(fill, close, weights, settings, series, trades, positions):  # typ
     for t in range(n_bars):
         cost = short_value * borrow
         cash -= cost
+        borrowed = cost
+        slipped = 0.0
+        fees = 0.0
         fill_now, close_now, target = fill[t], close[t], weights[max(t - 1, 0)]
         valid = True
         value = cash
@@ -55,7 +60,7 @@ def _simulate(fill, close, weights, settings, series, trades, positions):  # typ
             last[j] = price if price == price else last[j]
             value += shares[j] * last[j]
         if not valid:
-            return _BAD_PRICE, t
+            return BAD_PRICE, t
         turnover[t] = 0.0
         trades[t] = 0
         if not hold and value > 0.0 and not ruined:
@@ -77,6 +82,8 @@ def _simulate(fill, close, weights, settings, series, trades, positions):  # typ
             received = 0.5 * (traded - net_order) * (1.0 - slippage)
             cash += received - paid - commission * (paid + received)
             cost += slippage * traded + commission * (paid + received)
+            slipped = slippage * traded
+            fees = commission * (paid + received)
             turnover[t] = traded / value
             trades[t] = count
 
@@ -90,7 +97,7 @@ def _simulate(fill, close, weights, settings, series, trades, positions):  # typ
             net_value += held
             gross_value += abs(held)
         if not valid:
-            return _BAD_PRICE, t
+            return BAD_PRICE, t
         now = cash + net_value
         if now <= 0.0 or ruined:
             ruined = True
@@ -102,9 +109,16 @@ def _simulate(fill, close, weights, settings, series, trades, positions):  # typ
         if before > 0.0:
             net[t] = now / before - 1.0
             costs[t] = cost / before
+            scale = 1.0 / before
+            commission_paid[t] = fees * scale
+            slippage_paid[t] = slipped * scale
+            borrow_paid[t] = borrowed * scale
         else:
             net[t] = 0.0
             costs[t] = 0.0
+            commission_paid[t] = 0.0
+            slippage_paid[t] = 0.0
+            borrow_paid[t] = 0.0
         gross[t] = net[t] + costs[t]
         exposure[t] = gross_value / now if now > 0.0 else 0.0
         net_exposure[t] = net_value / now if now > 0.0 else 0.0
@@ -120,10 +134,10 @@ def _simulate(fill, close, weights, settings, series, trades, positions):  # typ
         if hold:
             for j in range(n_assets):
                 if target[j] == target[j]:
-                    return _BAD_WEIGHT, t
+                    return BAD_WEIGHT, t
         elif leverage > max_leverage * (1.0 + 1e-9):
-            return _LEVERAGE, t
-    return _OK, 0
+            return LEVERAGE, t
+    return OK, 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,20 +154,23 @@ class BacktestResult:
         ``equity[t] / equity[t-1] - 1``; the first is measured against the initial cash and is zero.
     gross_returns : ndarray of shape (n_bars,), fractions
         ``net_returns + costs``: the profit of the same share positions had every fill been at the quoted price and
-        had neither commission nor borrow been paid, over the same (net) equity of the previous close.
+        had neither commission nor borrow nor interest been paid, over the same (net) equity of the previous close.
     turnover : ndarray of shape (n_bars,), fractions
         Value bought and sold at the quoted fill price, over the equity at the fill before trading.
     costs : ndarray of shape (n_bars,), fractions
-        Commission, slippage and borrow of the bar over the equity at the previous close.
+        The five kinds of cost below together, over the equity at the previous close.
     exposure, net_exposure : ndarray of shape (n_bars,), fractions
         Sum of absolute, and of signed, position values over equity, at the close.
     cash : ndarray of shape (n_bars,), currency
         Cash at the close; negative when more than the equity is invested long.
     trades : ndarray of int64 of shape (n_bars,)
-        Number of orders filled at the bar.
+        Number of orders filled at the bar, wholly or in part.
     config : BacktestConfig
     positions : ndarray of shape (n_bars, n_assets), shares, optional
         Shares held at the close; only with ``keep_positions=True``.
+    commission, slippage, borrow, impact, interest : ndarray of shape (n_bars,), fractions, optional
+        What `costs` are made of, over the same equity. Interest is negative where cash earned it, so that `costs` may be.
+        Always there in what `run_backtest` returns.
     trade_list : TradeList, optional
         From entry to exit; only of a `SignalStrategy`.
 
@@ -174,10 +191,15 @@ class BacktestResult:
     trades: IntArray
     config: BacktestConfig = field(default=_DEFAULT)
     positions: FloatArray | None = None
+    commission: FloatArray | None = None
+    slippage: FloatArray | None = None
+    borrow: FloatArray | None = None
+    impact: FloatArray | None = None
+    interest: FloatArray | None = None
     trade_list: TradeList | None = None
 
     def __post_init__(self) -> None:
-        for name in (*_SERIES, "trades", "positions"):
+        for name in (*_SERIES, *COST_SERIES, "trades", "positions"):
             array = getattr(self, name)
             if array is not None:
                 array.setflags(write=False)
@@ -218,9 +240,9 @@ class BacktestResult:
         index = self.index[part]
         if len(index) < 2:
             raise DataError(f"a slice must keep at least 2 bars, {start}:{stop} of {self.n_bars} keeps {len(index)}.")
-        series = {name: getattr(self, name)[part] for name in _SERIES}
-        positions = None if self.positions is None else self.positions[part]
-        return replace(self, index=index, trades=self.trades[part], positions=positions, trade_list=None, **series)
+        names = (*_SERIES, *COST_SERIES, "trades", "positions")
+        arrays = {name: array[part] for name in names if (array := getattr(self, name)) is not None}
+        return replace(self, index=index, trade_list=None, **arrays)
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -268,11 +290,12 @@ def run_backtest(
     Parameters
     ----------
     panel : Panel
-        Needs `close`, and `open` when ``config.fill`` is "open". A missing price (NaN) is not traded and is valued at the
-        last known price, also after a delisting.
+        Needs `close`, `open` when ``config.fill`` is "open", and `volume` for impact and participation. A missing price
+        (NaN) is not traded and is valued at the last known price, also after a delisting unless ``config.delisting_bars``
+        says when that is.
     strategy : array_like of shape (n_bars, n_assets), fractions of equity, or SignalStrategy
-        Target positions, negative for short: a row of NaN holds all shares, a single NaN in a row is an error. Or signals,
-        whose stops need `high` and `low` to be exact.
+        Target positions, negative for short. A row of NaN holds all shares; a single NaN in a row is an error. A DataFrame
+        must have the panel's times and symbols, in its order. Or signals, whose stops need `high` and `low` to be exact.
     config : BacktestConfig, optional
     keep_positions : bool, default=False
         Keep the shares held at every bar.
@@ -286,20 +309,36 @@ def run_backtest(
     ShapeError
         If `strategy` does not have the shape of the panel.
     DataError
-        If there are fewer than three bars, a price is not positive or not finite, a weight row is partly NaN, or the sum of
-        absolute weights exceeds ``config.max_leverage``.
+        If there are fewer than three bars, a price is not positive or not finite, a weight is not a number, a weight row is
+        partly NaN, the sum of absolute weights exceeds ``config.max_leverage``, or a volume that is needed is negative or
+        infinite.
     MissingDataError
-        If ``config.fill`` is "open" and the panel has no `open`.
+        If the panel has not the `open` or the `volume` that `config` needs.
     ConfigurationError
-        If `config` has a setting that signals do not obey.
+        If `strategy` is of signals and one of ``config.options`` is in force, which only weights obey.
 
     Notes
     -----
-    **Weights.** At each bar, in this order: borrow is charged on the short value of the previous close; equity is taken at
-    the fill price; every asset with a price is traded to ``weight * equity / price`` shares, all sized by that one equity;
-    slippage and commission are paid; equity is taken at the close. Fractional shares, no interest on cash.
+    **Weights.** At each bar, in this order: borrow and interest are charged on the short value and the cash of the previous
+    close; equity is taken at the fill price; every asset with a price is traded to ``weight * equity / price`` shares, all
+    sized by that one equity; slippage, impact and commission are paid; equity is taken at the close.
 
-    These are the semantics of vectorbt's ``Portfolio.from_orders(size_type="targetpercent", group_by=True,
+    What the options of `config` add:
+
+    - *Lots.* The order, not the position, is rounded towards zero to whole lots (to 1e-9 of a lot).
+    - *Volume.* An order takes at most ``participation_limit`` of the volume of the bar that fills it, in whole lots. The
+      rest is carried: bars whose row is NaN go on trading towards the number of shares first aimed at, and a row of weights
+      replaces what was left. Without volume at the bar, or with `impact_coefficient` before a volatility is known, nothing
+      is filled and the whole order is carried, because nobody can say what it would have cost.
+    - *Prices.* An order meets no price: it is not placed, and not carried.
+    - *Delisting.* After the close of the `delisting_bars`-th bar in a row without a price, shares are settled in cash at the
+      last price, free of cost. This looks at past bars only: whether the asset ever trades again is not asked. Should it, it
+      can be bought again. Until then it is valued at the last price, and a short position pays its fee.
+
+    Shares are those of the panel's prices: with adjusted prices, lots and `commission_per_share` mean little, and volume
+    must be adjusted like the prices.
+
+    Without options these are the semantics of vectorbt's ``Portfolio.from_orders(size_type="targetpercent", group_by=True,
     cash_sharing=True, call_seq="auto")`` on weights shifted by one bar, and equity agrees to 1e-9. We deviate in four
     corners. Cash may become negative here (a fully invested long book borrows its own costs), where vectorbt cuts the last
     orders. An account that is worth nothing is closed at zero and stays there, where vectorbt lets it go below. With
@@ -324,23 +363,35 @@ def run_backtest(
     stays open: it is valued, not sold.
     """
     check_length(panel)
+    series = np.empty((len(_SERIES) + len(COST_SERIES), panel.n_bars))
     if isinstance(strategy, SignalStrategy):
-        series, trades, positions, trade_list = trade_signals(panel, strategy, config, keep_positions=keep_positions)
+        trades, positions, trade_list = trade_signals(panel, strategy, config, series, keep_positions=keep_positions)
         return _build_result(panel, config, series, trades, positions if keep_positions else None, trade_list)
     fill, close = panel.get(config.fill), panel.close
     frozen = _check_weights(strategy, panel)
-    series = np.empty((len(_SERIES), panel.n_bars))
     trades = np.zeros(panel.n_bars, np.int64)
     positions = np.empty(panel.shape if keep_positions else (0, panel.n_assets))
-    settings = (
+    plain = (
         float(config.initial_cash),
         config.commission_bps * 1e-4,
         config.slippage_bps * 1e-4,
         config.borrow_rate / config.periods_per_year,
         float(config.max_leverage),
     )
-    status, bar = _simulate(fill, close, frozen, settings, tuple(series), trades, positions)
-    if status != _OK:
+    if config.options:
+        status, bar = simulate_execution(
+            (fill, close, *prepare_liquidity(panel, config)),
+            frozen,
+            plain,
+            prepare_options(config),
+            tuple(series),
+            trades,
+            positions,
+        )
+    else:
+        series[-2:] = 0.0  # no impact, no interest
+        status, bar = _simulate(fill, close, frozen, plain, tuple(series[:-2]), trades, positions)
+    if status != OK:
         raise _explain(status, bar, panel, frozen, config)
     return _build_result(panel, config, series, trades, positions if keep_positions else None, None)
 
@@ -359,7 +410,7 @@ def _build_result(
         config=config,
         positions=positions,
         trade_list=trade_list,
-        **dict(zip(_SERIES, series, strict=True)),
+        **dict(zip((*_SERIES, *COST_SERIES), series, strict=True)),
     )
 
 
@@ -376,7 +427,17 @@ def check_length(panel: Panel) -> None:
 
 
 def _check_weights(weights: npt.ArrayLike, panel: Panel) -> FloatArray:
-    frozen = np.ascontiguousarray(weights, dtype=np.float64).view()
+    if isinstance(weights, pd.DataFrame) and not (
+        weights.columns.equals(pd.Index(panel.symbols)) and weights.index.equals(panel.index)
+    ):
+        raise DataError(
+            "a DataFrame of weights must have the panel's times and symbols in the panel's order; "
+            "use `weights.reindex(index=panel.index, columns=panel.symbols)`."
+        )
+    try:
+        frozen = np.ascontiguousarray(weights, dtype=np.float64).view()
+    except (TypeError, ValueError) as error:
+        raise DataError(f"`weights` must be numbers in rows of equal length: {error}.") from error
     if frozen.shape != panel.shape:
         raise ShapeError(f"`weights` must have the panel's shape (n_bars, n_assets) = {panel.shape}, was {frozen.shape}.")
     frozen.flags.writeable = False  # one array type means one compilation
@@ -385,7 +446,7 @@ def _check_weights(weights: npt.ArrayLike, panel: Panel) -> FloatArray:
 
 def _explain(status: int, bar: int, panel: Panel, weights: FloatArray, config: BacktestConfig) -> DataError:
     when = f"bar {bar} ({panel.index[bar]:%Y-%m-%d})"
-    if status == _BAD_PRICE:
+    if status == BAD_PRICE:
         close = panel.close[bar]
         name = "close" if (close <= 0.0).any() or np.isinf(close).any() else config.fill
         prices = panel.get(name)[bar]
@@ -395,7 +456,7 @@ def _explain(status: int, bar: int, panel: Panel, weights: FloatArray, config: B
             "mark missing prices with NaN."
         )
     row = weights[bar]
-    if status == _BAD_WEIGHT:
+    if status == BAD_WEIGHT:
         missing = ", ".join(panel.symbols[column] for column in np.flatnonzero(np.isnan(row)))
         return DataError(
             f"a weight row must be all finite (trade) or all NaN (hold), row {when} is NaN for {missing} only; "

@@ -1,4 +1,4 @@
-"""From scores to target weights.
+"""From scores to target weights, the two methods of research; `backtest.construction` composes the rest around them.
 
 Promises that row ``t`` of the weights depends on rows ``0..t`` of the scores alone, and that no row's sum of absolute
 weights exceeds `gross`.
@@ -78,11 +78,7 @@ def compute_targets(scores: npt.ArrayLike, *, method: Method = "cross_section", 
     ShapeError, DataError, ConfigurationError
         As `scores_to_weights`.
     """
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 2:
-        raise ShapeError(f"`scores` must have shape (n_bars, n_assets), was {values.shape}.")
-    if np.isinf(values).any():
-        raise DataError("`scores` must not be infinite; mark what is not known with NaN.")
+    values = check_scores(scores)
     if not 0.0 < gross < np.inf:
         raise ConfigurationError(f"`gross` must be positive and finite, was {gross!r}.")
     if method == "cross_section":
@@ -90,6 +86,24 @@ def compute_targets(scores: npt.ArrayLike, *, method: Method = "cross_section", 
     if method == "time_series":
         return _trend_targets(values, gross)
     raise ConfigurationError(f'`method` must be "cross_section" or "time_series", was {method!r}.')
+
+
+def check_scores(scores: npt.ArrayLike) -> FloatArray:
+    """Return scores as an array.
+
+    Raises
+    ------
+    ShapeError
+        If they are not 2-D.
+    DataError
+        If one is infinite.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 2:
+        raise ShapeError(f"`scores` must have shape (n_bars, n_assets), was {values.shape}.")
+    if np.isinf(values).any():
+        raise DataError("`scores` must not be infinite; mark what is not known with NaN.")
+    return values
 
 
 def average_targets(targets: FloatArray, holding_bars: int) -> FloatArray:

@@ -14,7 +14,7 @@ TRADE_FIELDS = ("asset", "entry_bar", "exit_bar", "reason", "entry_price", "exit
 _SIGNAL, _STOP_LOSS, _TAKE_PROFIT, _TRAILING_STOP, _DELISTED, _RUINED, _END = range(7)
 _UNTOUCHED = -1
 _STOPPED = 2  # no side of a position: nothing enters on the bar of a stop
-CASH, COST, TRADED, ORDERS, TRADES = range(5)
+CASH, FEES, SLIPPED, BORROWED, TRADED, ORDERS, TRADES = range(7)
 
 
 @njit(cache=True, nogil=True)
@@ -80,7 +80,8 @@ def _close_position(j, t, price, reason, market, book, account, rates, trades): 
         paid = price * (1.0 - side * slippage)
         fee = abs(held) * paid * commission
         account[CASH] += held * paid - fee
-        account[COST] += abs(held) * price * slippage + fee
+        account[FEES] += fee
+        account[SLIPPED] += abs(held) * price * slippage
         account[TRADED] += abs(held) * price
         account[ORDERS] += 1.0
     profit = held * (paid - entry_paid[j]) - fee - charged[j]
@@ -113,7 +114,7 @@ def simulate_signals(actions, fill, bars, delisting, stops, settings, series, or
     """Write `series`, `orders`, `positions` and `trades`; return the number of trades."""
     closes = bars[3]
     cash, commission, slippage, borrow, max_leverage, size, at_open = settings
-    equity, net, gross, turnover, costs, exposure, net_exposure, cash_series = series
+    equity, net, gross, turnover, costs, exposure, net_exposure, cash_series, fees, slipped, borrowed = series
     n_bars, n_assets = closes.shape
     rates = (slippage, commission)
     has_stops = stops[0] == stops[0] or stops[1] == stops[1] or stops[2] == stops[2]
@@ -124,16 +125,16 @@ def simulate_signals(actions, fill, bars, delisting, stops, settings, series, or
     waiting = np.zeros(n_assets, np.bool_)  # an exit that has found no price yet
     side_before = np.zeros(n_assets, np.int64)
     entering = np.zeros(n_assets, np.int64)
-    account = np.zeros(5)
+    account = np.zeros(7)
     account[CASH] = before = cash
     for t in range(n_bars):
-        account[COST] = account[TRADED] = account[ORDERS] = 0.0
+        account[FEES] = account[SLIPPED] = account[BORROWED] = account[TRADED] = account[ORDERS] = 0.0
         for j in range(n_assets):
             side_before[j] = np.int64(np.sign(shares[j]))
             if shares[j] < 0.0:
                 fee = -shares[j] * last[j] * borrow
                 account[CASH] -= fee
-                account[COST] += fee
+                account[BORROWED] += fee
                 charged[j] += fee
         value_before = account[CASH]
         for j in range(n_assets):
@@ -178,7 +179,8 @@ def simulate_signals(actions, fill, bars, delisting, stops, settings, series, or
                     count = each / (paid * (1.0 + commission))
                     fee = count * paid * commission
                     account[CASH] -= each if sign > 0.0 else fee - count * paid
-                    account[COST] += count * price * slippage + fee
+                    account[FEES] += fee
+                    account[SLIPPED] += count * price * slippage
                     account[TRADED] += count * price
                     account[ORDERS] += 1.0
                     shares[j] = sign * count
@@ -210,7 +212,11 @@ def simulate_signals(actions, fill, bars, delisting, stops, settings, series, or
         equity[t] = now
         cash_series[t] = account[CASH]
         net[t] = now / before - 1.0 if before > 0.0 else 0.0
-        costs[t] = account[COST] / before if before > 0.0 else 0.0
+        scale = 1.0 / before if before > 0.0 else 0.0
+        fees[t] = account[FEES] * scale
+        slipped[t] = account[SLIPPED] * scale
+        borrowed[t] = account[BORROWED] * scale
+        costs[t] = fees[t] + slipped[t] + borrowed[t]
         gross[t] = net[t] + costs[t]
         turnover[t] = account[TRADED] / value_before if value_before > 0.0 else 0.0
         exposure[t] = gross_value / now if now > 0.0 else 0.0

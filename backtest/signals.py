@@ -7,7 +7,7 @@ that cash and positions add up to equity at every bar. `backtest.engine.run_back
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,6 @@ from core.market.panel import Panel
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 ByteArray = npt.NDArray[np.uint8]
-
-_HONOURED = frozenset(
-    {"initial_cash", "fill", "commission_bps", "slippage_bps", "borrow_rate", "max_leverage", "periods_per_year"}
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -185,14 +181,21 @@ class TradeList:
 
 
 def trade_signals(
-    panel: Panel, strategy: SignalStrategy, config: BacktestConfig, *, keep_positions: bool
-) -> tuple[FloatArray, npt.NDArray[np.int64], FloatArray, TradeList]:
+    panel: Panel, strategy: SignalStrategy, config: BacktestConfig, series: FloatArray, *, keep_positions: bool
+) -> tuple[npt.NDArray[np.int64], FloatArray, TradeList]:
     """Run one strategy; `backtest.engine.run_backtest` documents what happens.
+
+    Parameters
+    ----------
+    panel : Panel
+    strategy : SignalStrategy
+    config : BacktestConfig
+    series : ndarray of shape (13, n_bars)
+        Written, in the order of the fields of `BacktestResult` and the kinds of cost.
+    keep_positions : bool
 
     Returns
     -------
-    series : ndarray of shape (8, n_bars)
-        In the order of the fields of `BacktestResult`.
     orders : ndarray of int64 of shape (n_bars,)
     positions : ndarray of shape (n_bars, n_assets), or (0, n_assets) without `keep_positions`
     trades : TradeList
@@ -203,16 +206,16 @@ def trade_signals(
     fill, bars = build_bars(panel, config)
     actions = strategy.build_actions()
     capacity = int(np.count_nonzero(actions & (LONG_ENTRY | SHORT_ENTRY)))
-    series = np.empty((8, panel.n_bars))
+    series[-2:] = 0.0  # no impact, no interest
     orders = np.zeros(panel.n_bars, np.int64)
     positions = np.empty(panel.shape if keep_positions else (0, panel.n_assets))
     rows = np.empty((capacity, len(TRADE_FIELDS)))
     settings = (*account_settings(config), math.nan if strategy.size is None else float(strategy.size), config.fill == "open")
     stops = strategy.stops
     count = simulate_signals(
-        actions, fill, bars, find_delisting(panel.close), stops, settings, tuple(series), orders, positions, rows
+        actions, fill, bars, find_delisting(panel.close), stops, settings, tuple(series[:-2]), orders, positions, rows
     )
-    return series, orders, positions, TradeList(records=_build_records(rows[:count]), index=panel.index, symbols=panel.symbols)
+    return orders, positions, TradeList(records=_build_records(rows[:count]), index=panel.index, symbols=panel.symbols)
 
 
 def account_settings(config: BacktestConfig) -> tuple[float, float, float, float, float]:
@@ -261,19 +264,17 @@ def find_delisting(close: FloatArray) -> npt.NDArray[np.int64]:
 
 
 def check_honoured(config: BacktestConfig) -> None:
-    """Refuse settings that signals do not obey, rather than run without them.
+    """Refuse options that signals do not obey, rather than run without them.
 
     Raises
     ------
     ConfigurationError
-        If a setting that only target weights know is not at its default.
+        If one of ``config.options`` is in force.
     """
-    for setting in fields(config):
-        if setting.name not in _HONOURED and getattr(config, setting.name) != setting.default:
-            raise ConfigurationError(
-                f"`{setting.name}` is known to target weights only, was {getattr(config, setting.name)!r}; leave it at "
-                f"{setting.default!r} to trade signals."
-            )
+    if config.options:
+        raise ConfigurationError(
+            f"only target weights obey {', '.join(config.options)}; leave it at its default to trade signals."
+        )
 
 
 def check_stops(stop_loss: float | None, take_profit: float | None, trailing_stop: float | None) -> None:

@@ -27,7 +27,8 @@ def run_with_vectorbt(panel: Panel, weights: npt.ArrayLike, config: BacktestConf
     weights : array_like of shape (n_bars, n_assets), fractions of equity
         As for `run_backtest`: row ``t`` is decided at the close of ``t`` and traded at ``t+1``.
     config : BacktestConfig
-        Its `borrow_rate` must be zero, which vectorbt cannot charge. Its `max_leverage` is not checked.
+        Its `borrow_rate` must be zero and none of its ``options`` but `lot_size` in force, which vectorbt cannot express.
+        Its `max_leverage` is not checked.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def run_with_vectorbt(panel: Panel, weights: npt.ArrayLike, config: BacktestConf
     Raises
     ------
     ConfigurationError
-        If vectorbt is not installed, or `borrow_rate` is not zero.
+        If vectorbt is not installed, `borrow_rate` is not zero, or an option is in force that vectorbt has not.
     ShapeError
         If `weights` does not have the shape of the panel.
     MissingDataError
@@ -49,6 +50,9 @@ def run_with_vectorbt(panel: Panel, weights: npt.ArrayLike, config: BacktestConf
     vectorbt never lets cash become negative: it cuts the last buys of a bar. So the two agree only while cash lasts.
     """
     vectorbt = _import_vectorbt(config)
+    unknown = [name for name in config.options if name != "lot_size"]
+    if unknown:
+        raise ConfigurationError(f"vectorbt cannot express {', '.join(unknown)}; leave them at their defaults.")
     targets = np.asarray(weights, dtype=np.float64)
     if targets.shape != panel.shape:
         raise ShapeError(f"`weights` must have the panel's shape (n_bars, n_assets) = {panel.shape}, was {targets.shape}.")
@@ -62,6 +66,7 @@ def run_with_vectorbt(panel: Panel, weights: npt.ArrayLike, config: BacktestConf
         price=panel.get(config.fill),
         fees=config.commission_bps * 1e-4,
         slippage=config.slippage_bps * 1e-4,
+        size_granularity=np.nan if config.lot_size is None else config.lot_size,
         init_cash=config.initial_cash,
         group_by=True,
         cash_sharing=True,

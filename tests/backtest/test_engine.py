@@ -1,6 +1,7 @@
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -305,6 +306,50 @@ def test_a_partly_missing_row_is_refused_by_symbol(book: Book) -> None:
     weights[5, 2] = weights[5, 4] = np.nan
     with pytest.raises(DataError, match=r"row bar 5 .* is NaN for S2, S4 only"):
         run_backtest(panel, weights)
+
+
+def test_a_frame_of_weights_must_be_in_the_panels_order(book: Book) -> None:
+    panel, weights = book
+    frame = pd.DataFrame(weights, index=panel.index, columns=list(panel.symbols))
+    np.testing.assert_array_equal(run_backtest(panel, frame).equity, run_backtest(panel, weights).equity)
+    with pytest.raises(DataError, match="in the panel's order"):
+        run_backtest(panel, frame[frame.columns[::-1]])
+    with pytest.raises(DataError, match="in the panel's order"):
+        run_backtest(panel, frame.set_index(panel.index + pd.Timedelta(days=1)))
+
+
+@pytest.mark.parametrize("weights", [[["a"], ["b"], ["c"]], [[1.0], [1.0, 2.0], [1.0]], None])
+def test_weights_that_are_no_numbers_are_refused(weights: object) -> None:
+    panel = build_panel([[1.0], [2.0], [3.0]])
+    with pytest.raises(DataError, match="weights"):
+        run_backtest(panel, weights)  # type: ignore[arg-type]
+
+
+def test_bars_out_of_order_make_no_panel(book: Book) -> None:
+    panel, _ = book
+    with pytest.raises(DataError, match="strictly increasing"):
+        Panel(index=panel.index[::-1], symbols=panel.symbols, close=panel.close)
+
+
+@pytest.mark.parametrize("option", [{}, {"lot_size": 1.0}])
+@pytest.mark.parametrize("weight", [0.0, 0.5, np.nan])
+@pytest.mark.parametrize("n_bars", [3, 10])
+def test_a_few_bars_give_an_honest_report(n_bars: int, weight: float, option: dict[str, float]) -> None:
+    close = 10.0 + np.arange(n_bars)[:, None] % 3
+    result = run_backtest(build_panel(close), np.full((n_bars, 1), weight), replace(COSTLY, **option))
+    assert result.n_trades == 0 or weight == 0.5
+    assert all(value is None or np.isfinite(value) for value in result.metrics.values())
+    if weight != 0.5:
+        assert (result.equity == COSTLY.initial_cash).all()
+        undefined = [result.metrics[name] for name in ("sharpe", "sortino", "calmar", "break_even_bps", "win_rate")]
+        assert undefined == [None] * 5
+    assert "inf" not in result._repr_html_()
+
+
+def test_assets_without_any_price_are_never_traded() -> None:
+    result = run_backtest(build_panel(np.full((10, 2), np.nan)), np.full((10, 2), 0.5), COSTLY)
+    assert result.n_trades == 0
+    assert (result.equity == COSTLY.initial_cash).all()
 
 
 @pytest.mark.parametrize("price", [0.0, -1.0, np.inf])

@@ -592,3 +592,22 @@ def test_doubling_capital_doubles_profit(seed: int) -> None:
     once = run_backtest(panel, strategy, COSTLY)
     twice = run_backtest(panel, strategy, replace(COSTLY, initial_cash=2.0 * COSTLY.initial_cash))
     np.testing.assert_allclose(twice.equity, 2.0 * once.equity, rtol=1e-12)
+
+
+def test_costs_are_told_apart() -> None:
+    panel = build_panel(np.full((4, 1), 100.0))
+    config = replace(FREE, commission_bps=100.0, slippage_bps=200.0, borrow_rate=0.252)
+    result = trade(panel, config, enter=(), short_entries=(0,), size=0.5)
+    shares = 500.0 / (98.0 * 1.01)
+    assert result.commission is not None and result.slippage is not None and result.borrow is not None
+    np.testing.assert_allclose(result.commission[:2], [0.0, shares * 0.98 / 1000.0], rtol=1e-12)
+    np.testing.assert_allclose(result.slippage[:2], [0.0, shares * 2.0 / 1000.0], rtol=1e-12)
+    np.testing.assert_allclose(result.borrow[2], shares * 100.0 * 0.001 / result.equity[1], rtol=1e-12)
+    np.testing.assert_allclose(result.costs, result.commission + result.slippage + result.borrow, rtol=1e-14)
+    assert not np.any(result.impact) and not np.any(result.interest)
+
+
+def test_options_that_only_weights_obey_are_refused() -> None:
+    panel = build_panel(np.full((4, 1), 100.0))
+    with pytest.raises(ConfigurationError, match="only target weights obey lot_size"):
+        trade(panel, replace(FREE, lot_size=100.0))

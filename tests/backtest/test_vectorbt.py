@@ -34,6 +34,12 @@ def test_equity_of_a_dollar_neutral_book(seed: int, fill: str) -> None:
     check_equal(panel, weights, replace(CONFIG, fill=fill, commission_bps=20.0, slippage_bps=30.0))
 
 
+@pytest.mark.parametrize("lot_size", [1.0, 100.0])
+def test_equity_of_whole_lots(lot_size: float) -> None:
+    panel, weights = random_book(5, n_bars=300, n_assets=8)
+    check_equal(panel, weights, replace(CONFIG, lot_size=lot_size, slippage_bps=30.0))
+
+
 def test_equity_of_overlapping_portfolios() -> None:
     panel, scores = random_book(4, n_bars=400, n_assets=10)
     check_equal(panel, scores_to_weights(scores, holding_bars=10), CONFIG)
@@ -74,6 +80,8 @@ def test_a_fully_invested_book_borrows_its_costs_where_vectorbt_cuts_the_order()
 
 
 def test_borrow_is_refused_since_vectorbt_cannot_charge_it(book: tuple[Panel, np.ndarray]) -> None:
+    with pytest.raises(ConfigurationError, match="cannot express impact_coefficient, cash_rate;"):
+        run_with_vectorbt(*book, replace(CONFIG, lot_size=1.0, impact_coefficient=1.0, cash_rate=0.01))
     with pytest.raises(ConfigurationError, match=r"`borrow_rate` was 0\.005"):
         run_with_vectorbt(*book, BacktestConfig())
 
