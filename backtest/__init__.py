@@ -1,4 +1,4 @@
-"""The exact, fast, costed referee: weights in, results out.
+"""The exact, fast, costed referee: weights or signals in, results out.
 
 Knows neither features nor the store. Names are loaded on first use, so that importing the package costs nothing.
 """
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from backtest.capacity import estimate_capacity
     from backtest.config import BacktestConfig
     from backtest.construction import PortfolioRule, build_weights
-    from backtest.engine import BacktestResult, run_backtest, run_sweep
+    from backtest.crossings import CrossingFamily, MovingAverageCrossings
+    from backtest.engine import BacktestResult, run_backtest
+    from backtest.signals import SignalStrategy, TradeList
+    from backtest.sweep import SweepResult, run_sweep
 
 _ROOM_OF = {
     "BacktestConfig": "backtest.config",
@@ -19,13 +22,23 @@ _ROOM_OF = {
     "build_weights": "backtest.construction",
     "estimate_capacity": "backtest.capacity",
     "run_backtest": "backtest.engine",
-    "run_sweep": "backtest.engine",
+    "CrossingFamily": "backtest.crossings",
+    "MovingAverageCrossings": "backtest.crossings",
+    "SignalStrategy": "backtest.signals",
+    "SweepResult": "backtest.sweep",
+    "TradeList": "backtest.signals",
+    "run_sweep": "backtest.sweep",
 }
 
 __all__ = [
     "BacktestConfig",
     "BacktestResult",
+    "CrossingFamily",
+    "MovingAverageCrossings",
     "PortfolioRule",
+    "SignalStrategy",
+    "SweepResult",
+    "TradeList",
     "build_weights",
     "estimate_capacity",
     "run_backtest",

@@ -1,4 +1,4 @@
-"""The backtest: one fused pass over prices and target weights, exact to the share.
+"""The backtest: one fused pass over prices and target weights, or signals with stops, exact to the share.
 
 Hides the kernel and its bookkeeping. Promises that cash and positions add up to equity at every bar, that a weight
 decided at a bar touches nothing before the next bar's fill, and that equal inputs give equal bits on one machine.
@@ -6,9 +6,6 @@ decided at a bar touches nothing before the next bar's fill, and that equal inpu
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,6 +17,7 @@ from numba import njit
 from backtest.config import BacktestConfig
 from backtest.execution import BAD_PRICE, BAD_WEIGHT, LEVERAGE, OK, prepare_liquidity, prepare_options, simulate_execution
 from backtest.metrics import Metrics, compute_metrics
+from backtest.signals import SignalStrategy, TradeList, trade_signals
 from core.errors import DataError, ShapeError
 from core.market.panel import Panel
 
@@ -173,6 +171,8 @@ class BacktestResult:
     commission, slippage, borrow, impact, interest : ndarray of shape (n_bars,), fractions, optional
         What `costs` are made of, over the same equity. Interest is negative where cash earned it, so that `costs` may be.
         Always there in what `run_backtest` returns.
+    trade_list : TradeList, optional
+        From entry to exit; only of a `SignalStrategy`.
 
     Notes
     -----
@@ -196,6 +196,7 @@ class BacktestResult:
     borrow: FloatArray | None = None
     impact: FloatArray | None = None
     interest: FloatArray | None = None
+    trade_list: TradeList | None = None
 
     def __post_init__(self) -> None:
         for name in (*_SERIES, *COST_SERIES, "trades", "positions"):
@@ -228,7 +229,7 @@ class BacktestResult:
         )
 
     def slice(self, start: int | None = None, stop: int | None = None) -> BacktestResult:
-        """Return the bars ``start:stop``, by position, with the metrics of these bars alone.
+        """Return the bars ``start:stop``, by position, with the metrics of these bars alone and without a `trade_list`.
 
         Raises
         ------
@@ -241,7 +242,7 @@ class BacktestResult:
             raise DataError(f"a slice must keep at least 2 bars, {start}:{stop} of {self.n_bars} keeps {len(index)}.")
         names = (*_SERIES, *COST_SERIES, "trades", "positions")
         arrays = {name: array[part] for name in names if (array := getattr(self, name)) is not None}
-        return replace(self, index=index, **arrays)
+        return replace(self, index=index, trade_list=None, **arrays)
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -268,23 +269,23 @@ def _shown(value: float | int | None) -> str:
 
 def run_backtest(
     panel: Panel,
-    weights: npt.ArrayLike,
+    strategy: npt.ArrayLike | SignalStrategy,
     config: BacktestConfig = _DEFAULT,
     *,
     keep_positions: bool = False,
 ) -> BacktestResult:
-    """Trade target weights through a panel, with costs.
+    """Trade target weights, or entry and exit signals with stops, through a panel, with costs.
 
     .. warning::
 
         ======================  ==========================================================================
-        at the close of ``t``   row ``t`` of `weights` is decided, from what is known at ``t`` and no later
+        at the close of ``t``   row ``t`` of the strategy is decided, from what is known at ``t`` and no later
         at bar ``t+1``          it is traded, at the close (``fill="close"``) or at the open
         over bar ``t+2``        it earns its first full bar, close ``t+1`` to close ``t+2``; filled at the
                                 open it also earns bar ``t+1`` from open to close
         ======================  ==========================================================================
 
-        Do not shift `weights` yourself. The last row is checked but never traded.
+        Do not shift the rows yourself. The last row is checked but never traded.
 
     Parameters
     ----------
@@ -292,9 +293,9 @@ def run_backtest(
         Needs `close`, `open` when ``config.fill`` is "open", and `volume` for impact and participation. A missing price
         (NaN) is not traded and is valued at the last known price, also after a delisting unless ``config.delisting_bars``
         says when that is.
-    weights : array_like of shape (n_bars, n_assets), fractions of equity
+    strategy : array_like of shape (n_bars, n_assets), fractions of equity, or SignalStrategy
         Target positions, negative for short. A row of NaN holds all shares; a single NaN in a row is an error. A DataFrame
-        must have the panel's times and symbols, in its order.
+        must have the panel's times and symbols, in its order. Or signals, whose stops need `high` and `low` to be exact.
     config : BacktestConfig, optional
     keep_positions : bool, default=False
         Keep the shares held at every bar.
@@ -306,19 +307,21 @@ def run_backtest(
     Raises
     ------
     ShapeError
-        If `weights` does not have the shape of the panel.
+        If `strategy` does not have the shape of the panel.
     DataError
         If there are fewer than three bars, a price is not positive or not finite, a weight is not a number, a weight row is
         partly NaN, the sum of absolute weights exceeds ``config.max_leverage``, or a volume that is needed is negative or
         infinite.
     MissingDataError
         If the panel has not the `open` or the `volume` that `config` needs.
+    ConfigurationError
+        If `strategy` is of signals and one of ``config.options`` is in force, which only weights obey.
 
     Notes
     -----
-    At each bar, in this order: borrow and interest are charged on the short value and the cash of the previous close;
-    equity is taken at the fill price; every asset with a price is traded to ``weight * equity / price`` shares, all sized by
-    that one equity; slippage, impact and commission are paid; equity is taken at the close.
+    **Weights.** At each bar, in this order: borrow and interest are charged on the short value and the cash of the previous
+    close; equity is taken at the fill price; every asset with a price is traded to ``weight * equity / price`` shares, all
+    sized by that one equity; slippage, impact and commission are paid; equity is taken at the close.
 
     What the options of `config` add:
 
@@ -341,11 +344,31 @@ def run_backtest(
     orders. An account that is worth nothing is closed at zero and stays there, where vectorbt lets it go below. With
     ``fill="open"`` an asset without an open is valued at its last known close, where vectorbt takes its last known open.
     Orders below 1e-12 of equity are left out, vectorbt leaves out those below 1e-12 shares.
+
+    **Signals.** An entry opens a position of ``size * equity`` (costs included) where none is open, an exit closes it, and
+    an entry of the other side closes it and opens the other. An entry and an exit of the same side on one bar, or entries
+    of both sides, cancel each other. Equity is taken at the fill price after the closing orders of the bar; when the
+    positions would exceed ``max_leverage``, the entries of the bar are cut alike. An entry without a price at the fill is
+    void; an exit without one waits for the next price.
+
+    Stops watch `low` and `high` on bars that have a close: from the fill bar on when it was filled at its open, else from
+    the bar after. A stop level is a fraction of the quoted entry price, or of the best price between the entry and the
+    previous bar. A bar that opens beyond the level fills at the open, else at the level. Where one bar touches stop and
+    target the stop is taken, even if the bar opened beyond the target: what came first is not known, so the worse is
+    believed. Without `open` the close stands in for it if that is worse; without `high` and `low` stops are watched at the
+    close and filled there. Slippage and commission are paid on every exit. A stop comes before an order at the close of its
+    bar and after one at its open; nothing enters an asset at the close of the bar of its stop.
+
+    An asset whose prices end is sold at its last price one bar after its last close. A position that is open at the end
+    stays open: it is valued, not sold.
     """
-    fill, close = _check_prices(panel, config)
-    frozen = _check_weights(weights, panel)
-    names = (*_SERIES, *COST_SERIES)
-    series = np.empty((len(names), panel.n_bars))
+    check_length(panel)
+    series = np.empty((len(_SERIES) + len(COST_SERIES), panel.n_bars))
+    if isinstance(strategy, SignalStrategy):
+        trades, positions, trade_list = trade_signals(panel, strategy, config, series, keep_positions=keep_positions)
+        return _build_result(panel, config, series, trades, positions if keep_positions else None, trade_list)
+    fill, close = panel.get(config.fill), panel.close
+    frozen = _check_weights(strategy, panel)
     trades = np.zeros(panel.n_bars, np.int64)
     positions = np.empty(panel.shape if keep_positions else (0, panel.n_assets))
     plain = (
@@ -370,50 +393,37 @@ def run_backtest(
         status, bar = _simulate(fill, close, frozen, plain, tuple(series[:-2]), trades, positions)
     if status != OK:
         raise _explain(status, bar, panel, frozen, config)
+    return _build_result(panel, config, series, trades, positions if keep_positions else None, None)
+
+
+def _build_result(
+    panel: Panel,
+    config: BacktestConfig,
+    series: FloatArray,
+    trades: IntArray,
+    positions: FloatArray | None,
+    trade_list: TradeList | None,
+) -> BacktestResult:
     return BacktestResult(
         index=panel.index,
         trades=trades,
         config=config,
-        positions=positions if keep_positions else None,
-        **dict(zip(names, series, strict=True)),
+        positions=positions,
+        trade_list=trade_list,
+        **dict(zip((*_SERIES, *COST_SERIES), series, strict=True)),
     )
 
 
-def run_sweep(
-    panel: Panel,
-    weights_list: Iterable[npt.ArrayLike],
-    config: BacktestConfig = _DEFAULT,
-    *,
-    n_threads: int | None = None,
-) -> list[BacktestResult]:
-    """Run many weight arrays over one panel, in threads.
-
-    Parameters
-    ----------
-    panel : Panel
-    weights_list : iterable of array_like of shape (n_bars, n_assets)
-    config : BacktestConfig, optional
-    n_threads : int, optional
-        Threads; one per processor when None. The kernel releases the interpreter lock.
-
-    Returns
-    -------
-    list of BacktestResult
-        In the order of `weights_list`, equal bit by bit to single runs.
+def check_length(panel: Panel) -> None:
+    """Refuse a panel in which nothing can be decided, traded and earned.
 
     Raises
     ------
-    DataError, ShapeError, MissingDataError
-        As `run_backtest`, for the first array that is wrong.
+    DataError
+        If there are fewer than three bars.
     """
-    with ThreadPoolExecutor(max_workers=n_threads or os.cpu_count() or 1) as pool:
-        return list(pool.map(lambda weights: run_backtest(panel, weights, config), weights_list))
-
-
-def _check_prices(panel: Panel, config: BacktestConfig) -> tuple[FloatArray, FloatArray]:
     if panel.n_bars < MIN_BARS:
         raise DataError(f"a backtest needs at least {MIN_BARS} bars (decide, trade, earn), the panel has {panel.n_bars}.")
-    return panel.get(config.fill), panel.close
 
 
 def _check_weights(weights: npt.ArrayLike, panel: Panel) -> FloatArray:

@@ -1,7 +1,8 @@
-"""Time our kernel against vectorbt on one book, in one run: ``python -m benchmarks.backtest [--json]``.
+"""Time our kernels against vectorbt, in one run: ``python -m benchmarks.backtest [--json]``.
 
-Both trade the same 20 x 8,000 dollar-neutral weights with costs and compute total return, Sharpe ratio and maximum drawdown.
-The two are run in turns, so that a slow moment of the machine hits both. Compilation is left out on both sides.
+First one book of weights, then a sweep of crossings (`benchmarks.crossings`, minutes). For the book, both trade the same
+20 x 8,000 dollar-neutral weights with costs and compute total return, Sharpe ratio and maximum drawdown. The two are run in
+turns, so that a slow moment of the machine hits both. Compilation is left out on both sides.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pandas as pd
 from backtest import BacktestConfig, run_backtest
 from backtest.metrics import max_drawdown, sharpe_ratio, total_return
 from backtest.portfolio import scores_to_weights
+from benchmarks import crossings
 from core.market.panel import Panel
 
 N_BARS, N_ASSETS, ROUNDS = 8_000, 20, 15
@@ -116,8 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"timed rounds (default {ROUNDS})")
+    parser.add_argument("--book-only", action="store_true", help="leave the sweep of crossings out")
     arguments = parser.parse_args()
     figures = run_benchmark(arguments.rounds)
+    if not arguments.book_only:
+        figures["crossings"] = crossings.run_benchmark()
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return
@@ -130,6 +135,8 @@ def main() -> None:
     print(f"vectorbt {figures['vectorbt_simulation_best_ms']:.2f}, ratio {figures['ratio_simulation_best']:.1f}")
     print(f"largest relative difference: equity {figures['largest_relative_equity_difference']:.1e}, ", end="")
     print(f"metrics {figures['largest_relative_metric_difference']:.1e}")
+    if "crossings" in figures:
+        crossings.print_report(figures["crossings"])
     print(f"{figures['cpu']}, {figures['cores']} cores; Python {figures['python']}, ", end="")
     print(", ".join(f"{package} {figures[package]}" for package in PACKAGES))
 
