@@ -17,7 +17,8 @@ from core.market.panel import Panel
 
 FloatArray = npt.NDArray[np.float64]
 
-TRADE_COLUMNS = ("symbol", "opened", "closed", "shares", "entry_price", "exit_price", "pnl", "return", "bars", "open")
+OPEN = "end"
+"""Reason of a trade that was still open at the last bar, here and in lists of signal trades."""
 
 
 def list_trades(result: BacktestResult, panel: Panel) -> pd.DataFrame:
@@ -36,20 +37,22 @@ def list_trades(result: BacktestResult, panel: Panel) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a trade in order of closing: `symbol`; `opened` and `closed`, closes of bars, with `bars` between them, where
-        `opened` is when the position left zero; `shares`, negative for a short trade; quoted `entry_price` and `exit_price`;
-        `pnl`, in the currency of the prices, after costs of entry, exit and borrow; `return`, the `pnl` over the value at
-        entry; `open`, true for positions held at the end, which come last and are valued at the last known close.
+        One row a trade in order of closing: `symbol`; `entry_bar` and `exit_bar`, positions in the result, and `entry_time`
+        and `exit_time`, their closes, where entry is when the position left zero; quoted `entry_price` and `exit_price`;
+        `shares`, negative for a short trade; `pnl`, in the currency of the prices, after costs of entry, exit and borrow;
+        `return`, the `pnl` over the value at entry; `reason`, ``"weights"`` for what the weights closed and ``"end"`` for
+        what was held at the last bar, which comes last and is valued at the last known close.
 
     Raises
     ------
     DataError
-        If the run did not keep its positions, the panel does not hold its bars, or it traded where the panel has no price.
+        If the run did not keep its positions, the panel does not hold its bars, or it held what the panel never had a price of.
 
     Notes
     -----
     These are vectorbt's ``exit_trades``. It charges each order its own costs; we share what trading cost at a bar among its
-    orders by the value traded, so that any model of costs can be listed.
+    orders by the value traded, so that any model of costs can be listed. Shares that change where there is no price (a
+    delisting) are settled at the last one.
     """
     if result.positions is None:
         raise DataError("the run did not keep its positions; run it with `run_backtest(..., keep_positions=True)`.")
@@ -59,16 +62,16 @@ def list_trades(result: BacktestResult, panel: Panel) -> pd.DataFrame:
     if positions.shape != close.shape:
         raise DataError(f"`panel` must have the {positions.shape[1]} assets of the run, had {panel.n_assets}.")
     change = np.diff(positions, axis=0, prepend=positions[:1])
-    missing = (change != 0.0) & ~np.isfinite(fill)
-    if missing.any():
-        bar, asset = np.argwhere(missing)[0]
+    known = pd.DataFrame(close).ffill().to_numpy(dtype=np.float64, copy=True)
+    paid = np.where(np.isfinite(fill), fill, np.vstack([known[:1], known[:-1]]))
+    paid[0] = known[0]
+    unknown = (positions != 0.0) & ~np.isfinite(known)
+    if unknown.any():
+        bar, asset = np.argwhere(unknown)[0]
         raise DataError(
-            f"{panel.symbols[asset]} was traded at {result.index[bar]:%Y-%m-%d} but has no price there; "
+            f"{panel.symbols[asset]} was held at {result.index[bar]:%Y-%m-%d} but `panel` has no price of it until then; "
             "pass the panel that was backtested."
         )
-    known = pd.DataFrame(close).ffill().to_numpy(dtype=np.float64, copy=True)
-    paid = np.where(np.isfinite(fill), fill, known)
-    paid[0] = known[0]
     borrow = result.config.borrow_rate / result.config.periods_per_year
     traded = (np.abs(change) * np.where(change != 0.0, paid, 0.0)).sum(axis=1)
     rate = np.zeros(len(traded))
@@ -81,18 +84,20 @@ def list_trades(result: BacktestResult, panel: Panel) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "symbol": np.asarray(panel.symbols, dtype=object)[asset.astype(np.int64)],
-            "opened": result.index[first],
-            "closed": result.index[last],
-            "shares": shares,
+            "entry_bar": first,
+            "entry_time": result.index[first],
             "entry_price": entry,
+            "exit_bar": last,
+            "exit_time": result.index[last],
             "exit_price": leave,
+            "shares": shares,
             "pnl": pnl,
             "return": pnl / np.abs(shares * entry),
-            "bars": last - first,
-            "open": closed < 0,
+            "reason": np.where(closed < 0, OPEN, "weights").astype(object),
         }
     )
-    return table.sort_values(["open", "closed", "opened"], kind="stable", ignore_index=True)
+    order = np.lexsort((first, last, closed < 0))
+    return table.iloc[order].reset_index(drop=True)
 
 
 def find_bars(result: BacktestResult, panel: Panel) -> slice:

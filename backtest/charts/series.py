@@ -231,15 +231,11 @@ def draw_trades(closed: pd.Series, *, title: str = "Profit of closed trades afte
     if closed.empty:
         raise DataError("there is nothing to draw: no trade was closed.")
     figure, axes = build_figure(title)
-    for name, side, colour in (("wins", closed.clip(lower=0.0), PALETTE[2]), ("losses", closed.clip(upper=0.0), PALETTE[1])):
-        path = side.groupby(level=0).sum().cumsum()
-        axes.step(path.index, path.to_numpy(), where="post", color=colour, linewidth=0.9, label=name)
     path = closed.groupby(level=0).sum().cumsum()
-    axes.step(path.index, path.to_numpy(), where="post", color=PALETTE[0], linewidth=1.4, label="all", zorder=3)
+    axes.step(path.index, path.to_numpy(), where="post", color=PALETTE[0], linewidth=1.2, zorder=2)
     label_dates(axes)
     axes.axhline(0.0, color=INK, linewidth=0.8, zorder=1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None))
-    axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor="linecolor")  # type: ignore[union-attr]
     return to_png(figure)
 
 

@@ -73,18 +73,22 @@ def summarize_trades(trades: pd.DataFrame) -> TradeMetrics:
     Parameters
     ----------
     trades : DataFrame
-        With at least `pnl`, `return` and `bars`; a trade whose column `open`, if there is one, is true is only counted.
+        With at least `pnl`, `return`, `entry_bar` and `exit_bar`; a trade whose `reason`, if there is that column, is
+        ``"end"`` is still open and only counted.
 
     Raises
     ------
     DataError
         If a column is missing.
     """
-    missing = [name for name in ("pnl", "return", "bars") if name not in trades]
+    missing = [name for name in ("pnl", "return", "entry_bar", "exit_bar") if name not in trades]
     if missing:
-        raise DataError(f"a list of trades needs the columns pnl, return and bars; {', '.join(missing)} missing.")
-    still = trades["open"].to_numpy(dtype=bool) if "open" in trades else np.zeros(len(trades), dtype=bool)
-    pnl, returns, bars = (trades[name].to_numpy(dtype=np.float64)[~still] for name in ("pnl", "return", "bars"))
+        raise DataError(f"a list of trades needs pnl, return, entry_bar and exit_bar; {', '.join(missing)} missing.")
+    still = (trades["reason"] == "end").to_numpy() if "reason" in trades else np.zeros(len(trades), dtype=bool)
+    pnl, returns, first, last = (
+        trades[name].to_numpy(dtype=np.float64)[~still] for name in ("pnl", "return", "entry_bar", "exit_bar")
+    )
+    bars = last - first
     won = pnl > 0.0
     lost = -float(pnl[~won].sum())
     return TradeMetrics(

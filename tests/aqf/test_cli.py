@@ -19,6 +19,7 @@ COMMANDS = (
     ("runs",),
     ("show",),
     ("resume",),
+    ("backtest",),
     ("calibrate",),
     ("doctor",),
     ("data", "list"),
