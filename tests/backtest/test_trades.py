@@ -52,6 +52,7 @@ def test_a_position_that_changes_its_sign_is_closed_and_opened_anew() -> None:
     assert third.entry_bar == 2
 
 
+@pytest.mark.filterwarnings("ignore")  # importing and running vectorbt warns on current pandas and numpy
 @pytest.mark.parametrize("fill", ["close", "open"])
 def test_trades_equal_the_exit_trades_of_vectorbt(fill: str) -> None:
     config = BacktestConfig(borrow_rate=0.0, fill=fill)  # type: ignore[arg-type]
@@ -69,6 +70,7 @@ def test_trades_equal_the_exit_trades_of_vectorbt(fill: str) -> None:
     np.testing.assert_allclose(ours["pnl"], theirs["pnl"], rtol=0, atol=3e-7 * result.equity.max())
 
 
+@pytest.mark.filterwarnings("ignore")  # importing and running vectorbt warns on current pandas and numpy
 def test_the_only_trade_of_a_bar_bears_all_its_costs_as_in_vectorbt() -> None:
     config = BacktestConfig(borrow_rate=0.0)
     rng = np.random.default_rng(1)
