@@ -128,11 +128,11 @@ class BacktestReport:
             ],
             "monthly_returns": [
                 {
-                    "year": int(year),
+                    "year": year,
                     "months": [_or_none(row[month]) for month in range(1, 13)],
                     "whole": _or_none(row["year"]),
                 }
-                for year, row in months.iterrows()
+                for year, (_, row) in zip(months.index.tolist(), months.iterrows(), strict=True)
             ],
             "rank_ic_decay": [_finite(asdict(one)) for one in self.rank_ic_decay],
             "quantiles": None if self.quantiles is None else _finite(asdict(self.quantiles)),

@@ -123,7 +123,8 @@ def _trading_costs(result: BacktestResult, positions: FloatArray, close: FloatAr
     short = np.zeros(len(before))
     held = np.where(positions < 0.0, -positions * np.where(np.isfinite(close), close, 0.0), 0.0).sum(axis=1)
     short[1:] = held[:-1]
-    return np.maximum(result.costs * before - borrow * short, 0.0)
+    paid: FloatArray = np.maximum(result.costs * before - borrow * short, 0.0)
+    return paid
 
 
 @njit(cache=True, nogil=True)
