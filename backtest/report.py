@@ -81,7 +81,9 @@ class BacktestReport:
     trades : DataFrame or None
         As `backtest.trades.list_trades` gives it, or as it was given.
     notes : tuple of str
-        What a reader must know of this run.
+        What a reader must know before any figure, found here.
+    caveats : tuple of str
+        What a reader must know of the data and the method, told by the caller.
     charts : mapping of str to bytes
         PNG pictures by name.
     """
@@ -98,6 +100,7 @@ class BacktestReport:
     quantiles: QuantileReturns | None = None
     trades: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     charts: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -137,6 +140,7 @@ class BacktestReport:
             "rank_ic_decay": [_finite(asdict(one)) for one in self.rank_ic_decay],
             "quantiles": None if self.quantiles is None else _finite(asdict(self.quantiles)),
             "notes": list(self.notes),
+            "caveats": list(self.caveats),
             "charts": [f"{name}.png" for name in self.charts],
         }
 
@@ -183,7 +187,7 @@ def build_report(
     n_trials: int | None = None,
     trials_source: str | None = None,
     capacity: float | None = None,
-    notes: tuple[str, ...] = (),
+    caveats: tuple[str, ...] = (),
     title: str = "Backtest",
 ) -> BacktestReport:
     """Build the report of one backtest.
@@ -206,8 +210,8 @@ def build_report(
         Who counted the trials, shown beside; "counted by the caller" when None.
     capacity : float, optional
         Equity at which impact eats the profit, from a model of it.
-    notes : tuple of str, optional
-        What a reader must know, shown above the figures.
+    caveats : tuple of str, optional
+        What a reader must know of the data and the method.
     title : str, default="Backtest"
 
     Returns
@@ -267,7 +271,8 @@ def build_report(
         rank_ic_decay=decay,
         quantiles=quantiles,
         trades=trades,
-        notes=(*notes, *_own_notes(result, known, year)),
+        notes=_find_notes(result, known, year),
+        caveats=caveats,
         charts=_draw(result, known, name, decay, quantiles, trades, config.periods_per_year) if _traded(result) else {},
     )
 
@@ -338,7 +343,7 @@ def _evidence(figures: Metrics, source: str | None) -> str:
     )
 
 
-def _own_notes(result: BacktestResult, known: pd.Series | None, periods_per_year: int) -> tuple[str, ...]:
+def _find_notes(result: BacktestResult, known: pd.Series | None, periods_per_year: int) -> tuple[str, ...]:
     notes = []
     ruined = np.flatnonzero(result.equity <= 0.0)
     if len(ruined):

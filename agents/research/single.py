@@ -208,7 +208,7 @@ def _report(session: ResearchSession, trial: Trial) -> SingleBacktest:
         scores=scores,
         n_trials=n_effective,
         trials_source=f"trial {trial.trial_id} of the ledger, which holds {count.n_rows:,} on {dataset.name}",
-        notes=(*_notes(session, outcome), *dataset.caveats),
+        caveats=(_describe_method(session, outcome), *dataset.caveats),
         title=f"{trial.name} on {dataset.name}",
     )
     page = report.save(report_folder(session.settings.home, session.run_id))
@@ -234,7 +234,7 @@ def _equal_weight(session: ResearchSession) -> pd.Series:
     return pd.Series(np.where(known.any(axis=1), mean, np.nan), session.panel.index, name="equal weight")
 
 
-def _notes(session: ResearchSession, outcome: WalkForwardResult) -> tuple[str, ...]:
+def _describe_method(session: ResearchSession, outcome: WalkForwardResult) -> str:
     if len(session.holding_grid) == 1:
         holding = f"each target is held {outcome.final_holding_bars} bars, as asked for"
     else:
@@ -242,5 +242,5 @@ def _notes(session: ResearchSession, outcome: WalkForwardResult) -> tuple[str, .
         holding = f"targets are held {chosen} bars, chosen on the bars before each test part"
     return (
         f"{session.dataset.name}: walk-forward over {len(outcome.folds)} test parts; {holding}. "
-        f"Bars from {session.dataset.sealed_from:%Y-%m-%d} on are sealed and were not read.",
+        f"Bars from {session.dataset.sealed_from:%Y-%m-%d} on are sealed and were not read."
     )

@@ -95,7 +95,7 @@ def _show(single: SingleBacktest, page: Path) -> None:
     shown = [(group if place == 0 or rows[place - 1][0] != group else "", *rest) for place, (group, *rest) in enumerate(rows)]
     screen.print_table(report.title, ("", "figure", "value"), shown, right=("value",))
     click.echo(f"  expression: {single.expression}")
-    for note in report.notes:
+    for note in (*report.notes, *report.caveats):
         click.echo(f"  {note}")
     click.echo(f"\nEvidence: {report.evidence}.")
     click.echo(f"Report: {page}")

@@ -60,7 +60,7 @@ def test_every_further_trial_counts_against_the_next_report_and_the_same_one_cou
 def test_sealed_bars_are_not_read(context: ResearchContext, market: Dataset) -> None:
     done = backtest(context)
     assert done.report.result.index[-1] < market.sealed_from
-    assert f"Bars from {market.sealed_from:%Y-%m-%d} on are sealed" in done.report.notes[0]
+    assert f"Bars from {market.sealed_from:%Y-%m-%d} on are sealed" in done.report.caveats[0]
     assert context.store.service.find_holdout("noise") is None
 
 
@@ -68,7 +68,7 @@ def test_holding_and_settings_are_those_that_were_asked_for(context: ResearchCon
     free = BacktestConfig(commission_bps=0.0, slippage_bps=0.0, borrow_rate=0.0, fill="open")
     done = backtest(context, holding_bars=7, config=free, symbols=("S00", "S01", "S02", "S03", "S04"))
     assert done.holding_bars == 7
-    assert "each target is held 7 bars, as asked for" in done.report.notes[0]
+    assert "each target is held 7 bars, as asked for" in done.report.caveats[0]
     assert done.report.result.config == free
     assert done.report.figures["sharpe"] == done.report.figures["gross_sharpe"]
     (trial,) = trials(context, market)

@@ -40,7 +40,13 @@ def benchmark_returns(run: tuple[Panel, np.ndarray, BacktestResult]) -> pd.Serie
 def full(run: tuple[Panel, np.ndarray, BacktestResult], benchmark_returns: pd.Series) -> BacktestReport:
     panel, weights, result = run
     return build_report(
-        result, benchmark=benchmark_returns, panel=panel, scores=weights, n_trials=25, title="A <book> & its report"
+        result,
+        benchmark=benchmark_returns,
+        panel=panel,
+        scores=weights,
+        n_trials=25,
+        caveats=("Only <the living>.",),
+        title="A <book> & its report",
     )
 
 
@@ -132,6 +138,7 @@ def test_the_page_fetches_nothing_runs_nothing_and_escapes_what_it_is_given(full
     assert "A &lt;book&gt; &amp; its report" in text
     assert "<book>" not in text
     assert "equal &lt;weight&gt;" in text
+    assert "<li>Only &lt;the living&gt;.</li>" in text
 
 
 def test_every_figure_of_the_page_explains_itself_on_hover_and_when_it_is_opened(full: BacktestReport) -> None:
