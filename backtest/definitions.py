@@ -161,7 +161,7 @@ DEFINITIONS: dict[str, Definition] = {
     "capacity": Definition(
         label="Capacity",
         unit="currency",
-        text="Equity at which market impact would eat the profit before costs.",
+        text="Capital at which market impact would eat half of the profit before costs, or orders meet the volume limit.",
         undefined="it was not estimated",
     ),
     "n_trades": Definition(label="Orders filled", unit="count", text="Orders filled, each asset and bar counted by itself."),

@@ -48,6 +48,7 @@ from core.provenance import code_version
 FloatArray = npt.NDArray[np.float64]
 
 MIN_BARS = 21
+MIN_DSR = 0.95
 SCHEMA_VERSION = 1
 DEEPEST = 10
 _N_QUANTILES, _FEW_ASSETS = 5, 10
@@ -81,7 +82,7 @@ class BacktestReport:
     trades : DataFrame or None
         As `backtest.trades.list_trades` gives it, or as it was given.
     notes : tuple of str
-        What a reader must know before any figure, found here.
+        What a reader must know before any figure.
     caveats : tuple of str
         What a reader must know of the data and the method, told by the caller.
     charts : mapping of str to bytes
@@ -107,6 +108,12 @@ class BacktestReport:
     def traded(self) -> bool:
         """Whether anything was ever held."""
         return _traded(self.result)
+
+    @property
+    def passes_deflation(self) -> bool:
+        """Whether the deflated Sharpe ratio is that of a finding: one check of several, and none that makes one alone."""
+        dsr = self.figures["dsr"]
+        return dsr is not None and dsr >= MIN_DSR
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values without its pictures, as `report.schema.json` describes them."""
@@ -187,6 +194,7 @@ def build_report(
     n_trials: int | None = None,
     trials_source: str | None = None,
     capacity: float | None = None,
+    notes: tuple[str, ...] = (),
     caveats: tuple[str, ...] = (),
     title: str = "Backtest",
 ) -> BacktestReport:
@@ -209,7 +217,9 @@ def build_report(
     trials_source : str, optional
         Who counted the trials, shown beside; "counted by the caller" when None.
     capacity : float, optional
-        Equity at which impact eats the profit, from a model of it.
+        Capital that the strategy carries, from a model of impact and volume.
+    notes : tuple of str, optional
+        What a reader must know before any figure; shown first.
     caveats : tuple of str, optional
         What a reader must know of the data and the method.
     title : str, default="Backtest"
@@ -271,7 +281,7 @@ def build_report(
         rank_ic_decay=decay,
         quantiles=quantiles,
         trades=trades,
-        notes=_find_notes(result, known, year),
+        notes=(*notes, *_find_notes(result, known, year)),
         caveats=caveats,
         charts=_draw(result, known, name, decay, quantiles, trades, config.periods_per_year) if _traded(result) else {},
     )
@@ -337,9 +347,11 @@ def _evidence(figures: Metrics, source: str | None) -> str:
     trials = f"{tried:,} independent trial{'s' if tried != 1 else ''} ({source})"
     if dsr is None:
         return f"found among {trials}; without a Sharpe ratio there is nothing to deflate"
+    needed = f"the {100.0 * MIN_DSR:.0f} % that a finding needs"
+    verdict = f"above {needed}, among other things" if dsr >= MIN_DSR else f"below {needed}"
     return (
         f"deflated Sharpe ratio {100.0 * dsr:.1f} %: found among {trials}, the best of which would show {noise:.2f} a year "
-        f"by luck alone; {'above' if dsr >= 0.95 else 'below'} the 95 % that a finding needs"
+        f"by luck alone; {verdict}"
     )
 
 

@@ -208,6 +208,7 @@ def _report(session: ResearchSession, trial: Trial) -> SingleBacktest:
         scores=scores,
         n_trials=n_effective,
         trials_source=f"trial {trial.trial_id} of the ledger, which holds {count.n_rows:,} on {dataset.name}",
+        notes=() if dataset.tradable else (f"{dataset.name} cannot be held: nobody could have earned any of this.",),
         caveats=(_describe_method(session, outcome), *dataset.caveats),
         title=f"{trial.name} on {dataset.name}",
     )

@@ -93,7 +93,9 @@ def fit_benchmark(returns: FloatArray, benchmark_returns: FloatArray, *, periods
         beta=beta,
         alpha_t=alpha / math.sqrt(variance * (1.0 / n_obs + mean**2 / spread)),
         beta_t=beta / math.sqrt(variance / spread),
-        correlation=float(centred @ own) / math.sqrt(spread * total) if total > 1e-24 * float(own @ own) else math.nan,
+        correlation=float(centred @ own) / math.sqrt(spread) / math.sqrt(total)
+        if total > 1e-24 * float(own @ own)
+        else math.nan,
     )
 
 

@@ -10,6 +10,7 @@ from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import ResearchContext, load_report, resume_run, run_planner
 from agents.research.single import SingleBacktest, run_single_backtest
 from backtest.config import BacktestConfig
+from backtest.markets import no_edge
 from backtest.metrics import sharpe_per_period
 from core.errors import ConfigurationError, DataError, MissingDataError, StoreUnavailableError, ToolFailed
 from core.store.records import Dataset, RunStatus, Trial
@@ -84,6 +85,14 @@ def test_a_feature_is_found_by_the_name_in_the_registry_or_the_library(context: 
     assert by_name.name == known.name
     assert by_name.report.title == f"{known.name} on noise"
     assert backtest(context, by_name.expression).name == known.name
+
+
+def test_what_cannot_be_held_is_said_before_any_figure(context: ResearchContext) -> None:
+    panel = no_edge(seed=3, n_assets=2, n_bars=900)
+    context.store.service.import_dataset(panel, name="index", source="backtest.markets", tradable=False, synthetic=True)
+    done = run_single_backtest(REVERSAL, context=context, dataset="index")
+    assert done.report.notes == ("index cannot be held: nobody could have earned any of this.",)
+    assert done.report.figures["rank_ic"] is None
 
 
 def test_what_is_neither_a_name_nor_an_expression_is_refused_before_a_run_begins(

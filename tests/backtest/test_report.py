@@ -184,6 +184,15 @@ def test_with_a_count_of_trials_the_deflated_ratio_stands_beside(full: BacktestR
     assert "trials not counted" not in full.to_html()
 
 
+def test_a_high_deflated_ratio_is_called_one_check_of_several() -> None:
+    close = 10.0 * np.cumprod(1.002 + 0.005 * np.random.default_rng(0).standard_normal((300, 1)), axis=0)
+    report = build_report(run_backtest(build_panel(close), np.ones((300, 1))), n_trials=2, notes=("Beware.",))
+    assert report.passes_deflation
+    assert report.evidence.endswith("above the 95 % that a finding needs, among other things")
+    assert "Trials counted: one check of several" in report.to_html()
+    assert report.notes == ("Beware.",)
+
+
 def test_a_count_that_leaves_this_run_out_is_refused(run: tuple[Panel, np.ndarray, BacktestResult]) -> None:
     with pytest.raises(ValueError, match="this run counts itself, was 0"):
         build_report(run[2], n_trials=0)

@@ -45,6 +45,12 @@ def test_a_perfect_fit_has_no_t_statistics_and_no_infinity() -> None:
     assert math.isnan(metrics.fit_benchmark(np.zeros(400), MARKET).correlation)
 
 
+def test_returns_of_no_size_at_all_divide_by_nothing() -> None:
+    tiny = np.array([0.0, 9e-85, 0.0])
+    fit = metrics.fit_benchmark(tiny, tiny[::-1])
+    assert fit.correlation == pytest.approx(1.0)
+
+
 def test_lengths_that_differ_are_refused() -> None:
     for figure in (metrics.fit_benchmark, metrics.tracking_error, metrics.information_ratio):
         with pytest.raises(ValueError, match="must have the 400 periods"):
