@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest import charts
 from backtest.definitions import DEFINITIONS, Definition
 from backtest.engine import BacktestResult
 from backtest.integrity import deflated_sharpe_ratio, deflation_threshold, probabilistic_sharpe_ratio
@@ -36,11 +35,11 @@ from backtest.metrics import (
     compute_quantile_returns,
     compute_rank_ic_decay,
     list_drawdowns,
-    rolling_sharpe,
     summarize_trades,
 )
 from backtest.page import render_frame, render_page
-from backtest.trades import OPEN, find_bars, list_trades
+from backtest.pictures import draw_report
+from backtest.trades import find_bars, list_trades
 from core.errors import DataError, ShapeError, StoreUnavailableError
 from core.market.panel import Panel
 from core.provenance import code_version
@@ -52,7 +51,6 @@ MIN_DSR = 0.95
 SCHEMA_VERSION = 1
 DEEPEST = 10
 _N_QUANTILES, _FEW_ASSETS = 5, 10
-_LONG_WINDOW, _SHORT_WINDOW = 126, 21
 _NEVER_TRADED = "the strategy never traded: nothing was held at any bar, so that there is nothing to judge"
 _NOT_COUNTED = "single run, trials not counted: not evidence of an edge"
 
@@ -245,7 +243,6 @@ def build_report(
         )
     if scores is not None and panel is None:
         raise DataError("`scores` can only be judged with the panel they are about; pass `panel` too.")
-    config, year = result.config, result.config.periods_per_year
     known = None if benchmark is None else align_benchmark(benchmark, result.index)
     name = None if benchmark is None else str(benchmark.name if benchmark.name is not None else "benchmark")
     figures: Metrics = dict.fromkeys(DEFINITIONS)
@@ -281,9 +278,9 @@ def build_report(
         rank_ic_decay=decay,
         quantiles=quantiles,
         trades=trades,
-        notes=(*notes, *_find_notes(result, known, year)),
+        notes=(*notes, *_find_notes(result, known)),
         caveats=caveats,
-        charts=_draw(result, known, name, decay, quantiles, trades, config.periods_per_year) if _traded(result) else {},
+        charts=draw_report(result, known, name, decay, quantiles, trades) if _traded(result) else {},
     )
 
 
@@ -355,7 +352,8 @@ def _evidence(figures: Metrics, source: str | None) -> str:
     )
 
 
-def _find_notes(result: BacktestResult, known: pd.Series | None, periods_per_year: int) -> tuple[str, ...]:
+def _find_notes(result: BacktestResult, known: pd.Series | None) -> tuple[str, ...]:
+    periods_per_year = result.config.periods_per_year
     notes = []
     ruined = np.flatnonzero(result.equity <= 0.0)
     if len(ruined):
@@ -368,48 +366,6 @@ def _find_notes(result: BacktestResult, known: pd.Series | None, periods_per_yea
     if known is not None and len(known) < result.n_bars - 1:  # the first bar of a benchmark has no return by nature
         notes.append(f"The benchmark is known at {len(known):,} of {result.n_bars:,} bars; it is compared over these.")
     return tuple(notes)
-
-
-def _draw(
-    result: BacktestResult,
-    known: pd.Series | None,
-    name: str | None,
-    decay: tuple[HorizonIC, ...],
-    quantiles: QuantileReturns | None,
-    trades: pd.DataFrame | None,
-    periods_per_year: int,
-) -> dict[str, bytes]:
-    index = result.index
-    equity = {"strategy": pd.Series(result.equity, index)}
-    if known is not None and name is not None:
-        growth = (1.0 + known).cumprod()
-        equity[name if name != "strategy" else "benchmark"] = growth / growth.iloc[0]
-    pictures = {
-        "equity": charts.draw_equity(equity, log=charts.needs_log_scale(equity)),
-        "drawdown": charts.draw_drawdown(equity),
-    }
-    window = _LONG_WINDOW if len(index) >= 2 * _LONG_WINDOW else _SHORT_WINDOW
-    rolling = pd.Series(rolling_sharpe(result.net_returns, window=window, periods_per_year=periods_per_year), index)
-    if rolling.notna().sum() > 1:
-        whole = result.metrics["sharpe"]
-        pictures["rolling_sharpe"] = charts.draw_rolling_sharpe(rolling, window=window, whole=whole)
-    pictures["monthly_returns"] = charts.draw_monthly_returns(compute_monthly_returns(result.net_returns, index))
-    marks = {"mean": float(result.net_returns.mean())}
-    tail = {"value at risk": result.metrics["var_95"], "expected shortfall": result.metrics["cvar_95"]}
-    marks |= {key: value for key, value in tail.items() if value is not None}
-    pictures["distribution"] = charts.draw_distribution(result.net_returns, marks=marks)
-    pictures["exposure"] = charts.draw_exposure(pd.Series(result.exposure, index), pd.Series(result.net_exposure, index))
-    pictures["turnover"] = charts.draw_turnover(pd.Series(result.turnover, index), periods_per_year=periods_per_year)
-    if any(math.isfinite(one.mean) for one in decay):
-        pictures["rank_ic_decay"] = charts.draw_rank_ic_decay(decay)
-    if quantiles is not None and any(math.isfinite(mean) for mean in quantiles.means):
-        pictures["quantiles"] = charts.draw_quantiles(quantiles)
-    if trades is not None:
-        closed = trades[trades["reason"] != OPEN] if "reason" in trades else trades
-        if len(closed):
-            profit = pd.Series(closed["pnl"].to_numpy(dtype=np.float64), pd.DatetimeIndex(closed["exit_time"]))
-            pictures["trades"] = charts.draw_trades(profit / result.equity[0])
-    return pictures
 
 
 def _figure_to_dict(definition: Definition, value: float | int | None) -> dict[str, Any]:
