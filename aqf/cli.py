@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from aqf.commands.backtest import backtest
 from aqf.commands.calibrate import calibrate
 from aqf.commands.data import data
 from aqf.commands.database import db
@@ -41,7 +42,7 @@ def aqf() -> None:
     """
 
 
-for command in (demo, plan, runs, show, resume, features, calibrate, data, db, doctor):
+for command in (demo, plan, runs, show, resume, features, backtest, calibrate, data, db, doctor):
     aqf.add_command(command)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -244,12 +245,41 @@ class BacktestResult:
         arrays = {name: array[part] for name in names if (array := getattr(self, name)) is not None}
         return replace(self, index=index, trade_list=None, **arrays)
 
+    def to_vectorbt(self, panel: Panel, weights: npt.ArrayLike) -> Any:
+        """Run the same weights through vectorbt, for exploring them with its plots and statistics.
+
+        Parameters
+        ----------
+        panel : Panel
+            That was backtested; a result keeps neither prices nor weights.
+        weights : array_like of shape (n_bars, n_assets), fractions of equity
+            That were backtested.
+
+        Returns
+        -------
+        vectorbt.Portfolio
+            As `backtest.vectorbt_bridge.run_with_vectorbt` gives it.
+
+        Raises
+        ------
+        ConfigurationError
+            If vectorbt is not installed, or cannot express the costs of the run.
+        ShapeError
+            If the panel does not have the bars of this result, or the weights not the shape of the panel.
+        """
+        from backtest.vectorbt_bridge import run_with_vectorbt
+
+        if not panel.index.equals(self.index):
+            raise ShapeError(
+                f"`panel` must have the {self.n_bars} bars of the result, {self._span()}, had {panel.n_bars}; "
+                "pass the panel that was backtested (a slice of a result cannot be run again)."
+            )
+        return run_with_vectorbt(panel, weights, self.config)
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:right'>{_shown(value)}</td></tr>"
-            for name, value in self.metrics.items()
-        )
-        return f"<table><caption>{self._span()}</caption><tbody>{rows}</tbody></table>"
+        from backtest.page import render_summary
+
+        return render_summary(self)
 
     def __repr__(self) -> str:
         sharpe, drawdown = self.metrics["sharpe"], self.metrics["max_drawdown"]

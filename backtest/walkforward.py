@@ -93,6 +93,7 @@ def run_walk_forward(
     *,
     method: Method = "cross_section",
     gross: float = 1.0,
+    keep_positions: bool = False,
 ) -> WalkForwardResult:
     """Judge scores out of sample.
 
@@ -122,6 +123,8 @@ def run_walk_forward(
         Holding periods to choose from. Equal Sharpe ratios, and a training part without trades, choose the earlier.
     method, gross
         As in `scores_to_weights`.
+    keep_positions : bool, default=False
+        As in `run_backtest`.
 
     Returns
     -------
@@ -164,7 +167,7 @@ def run_walk_forward(
         holding, sharpe = _choose(net, train, config)
         stitched[test] = candidates[holding][test]
         folds.append(Fold(train=train, test=test, holding_bars=holding, train_sharpe=sharpe))
-    result = run_backtest(panel, stitched, config).slice(first)
+    result = run_backtest(panel, stitched, config, keep_positions=keep_positions).slice(first)
 
     rank_ic = _rank_ic(panel, values)[first:]
     rank_ic.setflags(write=False)

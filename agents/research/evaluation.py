@@ -17,7 +17,7 @@ from agents.research.session import ResearchSession
 from backtest.integrity import deflated_sharpe_ratio, probabilistic_sharpe_ratio
 from backtest.metrics import kurtosis, sharpe_per_period, skewness
 from backtest.portfolio import compute_targets
-from backtest.walkforward import HOLDING_GRID, WalkForwardResult, run_walk_forward
+from backtest.walkforward import WalkForwardResult, run_walk_forward
 from core.errors import DataError, MissingDataError, ToolFailed
 from core.market.panel import FloatArray
 from core.provenance import sha256_of
@@ -67,7 +67,9 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
                 "dividends that came later, so that it looks ahead: divide by a price or volume of the same symbol, as in "
                 "close / ts_mean(close, 20)."
             )
-        outcome = run_walk_forward(session.panel, scores, session.config, session.splits, HOLDING_GRID, method=session.method)
+        outcome = run_walk_forward(
+            session.panel, scores, session.config, session.splits, session.holding_grid, method=session.method
+        )
     except DataError as error:
         raise ToolFailed(f"{feature.name} cannot be computed on {session.dataset.name}: {error}") from error
     result = outcome.result
@@ -81,7 +83,7 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
         "symbols": list(session.panel.symbols),
         "backtest": session.config.to_dict(),
         "splits": asdict(session.splits),
-        "holding_grid": list(HOLDING_GRID),
+        "holding_grid": list(session.holding_grid),
         "method": session.method,
     }
     sharpe = sharpe_per_period(result.net_returns)

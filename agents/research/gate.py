@@ -146,7 +146,7 @@ def judge_run(session: ResearchSession) -> Judgement:
     net, gross = (load_return_matrix(artifacts, uris, name) for name in ("net", "gross"))
     behaviours = store.load_behaviours(session.lineage)
     shared = _Shared(
-        n_effective=_effective_trials(np.array(list(behaviours.values())).reshape(-1, VECTOR_WIDTH)),
+        n_effective=count_independent_trials(np.array(list(behaviours.values())).reshape(-1, VECTOR_WIDTH)),
         spa_p=spa_pvalue(net, block_length=SPA_BLOCK_BARS, seed=0) if net.size else None,
         pbo=probability_of_backtest_overfitting(_beside_nothing(gross)) if gross.size else None,
         pbo_net=probability_of_backtest_overfitting(_beside_nothing(net)) if net.size else None,
@@ -218,8 +218,14 @@ def _beside_nothing(returns: FloatArray) -> FloatArray:
     return np.hstack([returns, np.zeros_like(returns)])
 
 
-def _effective_trials(behaviours: FloatArray) -> int:
-    """Count independent trials as good as these; one that never moved counts in full."""
+def count_independent_trials(behaviours: FloatArray) -> int:
+    """Count the independent trials that would show as good a best as these; one that never moved counts in full.
+
+    Parameters
+    ----------
+    behaviours : ndarray of shape (n_trials, 320)
+        As `ResearchStore.load_behaviours` gives them, one row a trial.
+    """
     moved = behaviours.any(axis=1)
     return max(1, int((~moved).sum()) + (equivalent_independent_trials(behaviours[moved]) if moved.any() else 0))
 

@@ -33,6 +33,9 @@ from features import parse
 
 PlannerChoice = Literal["auto", "rules", "llm"]
 
+SINGLE_BACKTEST = "none"
+"""Planner of a run that a person made of one trial."""
+
 
 @dataclass(kw_only=True)
 class ResearchContext:
@@ -166,7 +169,7 @@ def run_planner(
                 return resume_run(known[0].run_id, context=open_context, on_event=on_event)
         data = ensure_dataset(open_context.store, request.dataset)
         run_id = uuid.uuid4()
-        session = _build_session(open_context, run_id, request, budget or Budget(), data, on_event)
+        session = build_session(open_context, run_id, request, budget or Budget(), data, on_event)
         run = service.create_run(
             run_id=run_id,
             request=request.to_dict(),
@@ -196,10 +199,11 @@ def resume_run(
     with _borrowed(context) as open_context:
         service = open_context.store.service
         found = service.get_run(run)
+        _check_has_questions(open_context, found)
         if found.status == RunStatus.FINISHED and found.report is not None:
             return load_report(open_context, found)
         request = ResearchRequest.from_dict(found.request)
-        session = _build_session(
+        session = build_session(
             open_context, found.run_id, request, Budget(**found.budget), service.get_dataset(found.dataset_id), on_event
         )
         session.emit(
@@ -214,13 +218,23 @@ def load_report(context: ResearchContext, run: Run) -> ResearchReport:
     Raises
     ------
     MissingDataError
-        If the run has not finished.
+        If the run has not finished, or is a single backtest.
     """
+    _check_has_questions(context, run)
     if run.report is None:
         raise MissingDataError(
             f"run {run.run_id} has no report, its status is {run.status}: `aqf resume {run.run_id}` finishes it."
         )
     return ResearchReport.from_dict(run.report, folder=report_folder(context.settings.home, run.run_id))
+
+
+def _check_has_questions(context: ResearchContext, run: Run) -> None:
+    if run.planner == SINGLE_BACKTEST:
+        page = report_folder(context.settings.home, run.run_id) / "report.html"
+        raise MissingDataError(
+            f"run {run.run_id} is a single backtest, which has no leaderboard and nothing to resume: its page is {page}; "
+            "`aqf backtest` makes another."
+        )
 
 
 def _choose_planner(planner: PlannerChoice, settings: Settings) -> PlannerName:
@@ -241,7 +255,7 @@ def _check_candidates(request: ResearchRequest) -> None:
             raise ConfigurationError(f"the candidate {candidate.name} cannot be tried: {error}") from error
 
 
-def _build_session(
+def build_session(
     context: ResearchContext,
     run_id: uuid.UUID,
     request: ResearchRequest,
@@ -249,6 +263,13 @@ def _build_session(
     dataset: Dataset,
     on_event: EventHandler | None,
 ) -> ResearchSession:
+    """Load what a run works with: the bars before the seal, as the `researcher` sees them.
+
+    Raises
+    ------
+    MissingDataError
+        If there are too few bars on either side of the seal.
+    """
     panel = context.store.researcher.load_panel(dataset, request.symbols or None)
     sealed = dataset.n_bars - panel.n_bars
     if sealed < MIN_SEALED_BARS:

@@ -13,6 +13,7 @@ from uuid import UUID
 from agents.research.request import Budget, ResearchRequest
 from backtest.config import BacktestConfig
 from backtest.splits import WalkForward
+from backtest.walkforward import HOLDING_GRID
 from core.clock import Clock
 from core.errors import ToolFailed, ToolRetry
 from core.market.panel import Panel
@@ -62,6 +63,8 @@ class ResearchSession:
     ----------
     panel : Panel
         The bars before the seal, loaded as the `researcher`.
+    holding_grid : tuple of int, default=(1, 2, 5, 10, 21)
+        Holding periods that the walk-forward judgement chooses from.
     """
 
     store: Store
@@ -73,6 +76,7 @@ class ResearchSession:
     dataset: Dataset
     panel: Panel
     config: BacktestConfig = field(default_factory=BacktestConfig)
+    holding_grid: tuple[int, ...] = HOLDING_GRID
     emit: EventHandler = ignore_event
     deadline: float = float("inf")
 

@@ -194,17 +194,17 @@ def test_effective_trials_count_what_moves_alike_once_and_what_never_moved_in_fu
     apart = np.eye(320)[:6]
     alike = np.tile(apart[0], (6, 1))
     still = np.zeros((2, 320))
-    assert gate._effective_trials(apart) == 6
-    assert gate._effective_trials(alike) in (1, 2)
-    assert gate._effective_trials(np.vstack([apart, still])) == 8
-    assert gate._effective_trials(still) == 2
-    assert gate._effective_trials(np.empty((0, 320))) == 1
+    assert gate.count_independent_trials(apart) == 6
+    assert gate.count_independent_trials(alike) in (1, 2)
+    assert gate.count_independent_trials(np.vstack([apart, still])) == 8
+    assert gate.count_independent_trials(still) == 2
+    assert gate.count_independent_trials(np.empty((0, 320))) == 1
 
 
 def test_half_alike_trials_count_between_one_and_all() -> None:
     common = np.eye(320)[0]
     rows = math.sqrt(0.5) * common + math.sqrt(0.5) * np.eye(320)[1:31]
-    assert 3 <= gate._effective_trials(rows) <= 15
+    assert 3 <= gate.count_independent_trials(rows) <= 15
 
 
 def test_only_trials_over_the_same_bars_stand_beside_each_other_and_each_configuration_once() -> None:

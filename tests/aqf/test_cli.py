@@ -26,6 +26,7 @@ COMMANDS = (
     ("features", "show"),
     ("features", "check"),
     ("features", "snapshot"),
+    ("backtest",),
     ("calibrate",),
     ("doctor",),
     ("data", "list"),
@@ -238,6 +239,36 @@ def test_plan_tells_people_how_it_gets_on_and_keeps_results_apart(home: Path, da
     assert "planned:" not in done.stdout
 
 
+def test_backtest_writes_a_report_and_counts_as_a_trial(home: Path, dataset: dict[str, Any], report: dict[str, Any]) -> None:
+    out = home.parent / "one"
+    options = ("--dataset", "mine", "--holding", "5", "--commission-bps", "2", "--out", str(out))
+    first = answer(run(home, "backtest", "rank(-ts_sum(returns, 3))", *options, "--json"))
+    assert (first["dataset"], first["holding_bars"]) == ("mine", 5)
+    assert first["n_trials_ledger"] > TRIALS
+    assert first["evidence"].startswith("deflated Sharpe ratio")
+    assert first["report"] == str(out / "report.html")
+    saved = json.loads((out / "report.json").read_text())
+    assert saved["config"]["commission_bps"] == 2.0
+    assert saved["figures"]["sharpe"]["value"] == first["metrics"]["sharpe"]
+    text = run(home, "backtest", first["name"], *options)
+    assert text.returncode == 0
+    assert "Deflated Sharpe ratio" in text.stdout
+    assert f"Report: {out / 'report.html'}" in text.stdout
+    shown = run(home, "show", first["run_id"])
+    assert shown.returncode == 1
+    assert "is a single backtest" in shown.stderr
+
+
+def test_backtest_refuses_what_it_cannot_read_with_the_remedy(home: Path, dataset: dict[str, Any]) -> None:
+    unknown = run(home, "backtest", "reversl", "--dataset", "mine")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "aqf: 'reversl' is neither the name of a feature nor an expression" in unknown.stderr
+    ahead = run(home, "backtest", "delay(close, -1) / close", "--dataset", "mine")
+    assert ahead.returncode == 1
+    assert "aqf: " in ahead.stderr
+    assert "Traceback" not in ahead.stderr
+
+
 def test_doctor_says_which_store_is_in_force_and_that_the_ledger_is_whole(home: Path, report: dict[str, Any]) -> None:
     found = answer(run(home, "doctor", "--json"))
     assert found["store"] == "embedded"
@@ -337,6 +368,9 @@ def test_the_server_goes_up_says_where_it_is_and_goes_down(place: Path) -> None:
         (["plan"], "Missing argument 'QUESTION'"),
         (["plan", "x", "--trials", "0"], "'--trials': 0 is not in the range"),
         (["plan", "x", "--planner", "magic"], "'magic' is not one of"),
+        (["backtest"], "Missing argument 'NAME|EXPRESSION'"),
+        (["backtest", "close", "--holding", "0"], "'--holding': 0 is not in the range"),
+        (["backtest", "close", "--fill", "vwap"], "'vwap' is not one of"),
         (["runs", "--nope"], "No such option"),
         (["calibrate", "--edge", "much"], "must be a number or none, was much"),
         (["calibrate", "--market-style", "baroque"], "'baroque' is not one of"),

@@ -270,8 +270,8 @@ def test_a_result_shows_itself(book: Book) -> None:
     result = run_backtest(*book)
     assert "120 bars, 2020-01-01..2020-06-16" in repr(result)
     html = result._repr_html_()
-    assert "<th style='text-align:left'>max_drawdown</th>" in html
-    assert "n/a" in html
+    assert "Deepest drawdown" in html
+    assert f"{100 * result.metrics['max_drawdown']:.2f}" in html
 
 
 def test_weights_of_another_shape_are_refused(book: Book) -> None:

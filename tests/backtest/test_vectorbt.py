@@ -108,3 +108,21 @@ def test_the_benchmark_compares_equal_runs() -> None:
     figures = run_benchmark(rounds=1)
     assert figures["largest_relative_equity_difference"] < 1e-9
     assert figures["largest_relative_metric_difference"] < 1e-9
+
+
+def test_a_result_is_explored_in_vectorbt_with_its_own_settings() -> None:
+    panel, weights = random_book(5)
+    result = run_backtest(panel, weights, replace(CONFIG, commission_bps=20.0, fill="open"))
+    portfolio = result.to_vectorbt(panel, weights)
+    np.testing.assert_allclose(result.equity, portfolio.value().to_numpy(), rtol=1e-9)
+    assert portfolio.total_return() == pytest.approx(result.metrics["total_return"], rel=1e-9)
+    assert portfolio.max_drawdown() == pytest.approx(result.metrics["max_drawdown"], rel=1e-9)
+
+
+def test_a_result_cannot_be_explored_on_other_bars() -> None:
+    panel, weights = random_book(5)
+    other, short = random_book(5, n_bars=60)
+    with pytest.raises(ShapeError, match="must have the 120 bars of the result"):
+        run_backtest(panel, weights, CONFIG).to_vectorbt(other, short)
+    with pytest.raises(ShapeError, match="must have the 60 bars of the result"):
+        run_backtest(panel, weights, CONFIG).slice(0, 60).to_vectorbt(panel, weights)

@@ -127,3 +127,13 @@ def test_wrong_arguments_are_refused() -> None:
         run_walk_forward(PANEL, SCORES, splits=WalkForward(1000, 10))
     with pytest.raises(DataError, match="at least 2 test bars"):
         run_walk_forward(PANEL, SCORES, splits=WalkForward(999, 10))
+
+
+def test_positions_are_kept_when_asked_for() -> None:
+    found = run_walk_forward(PANEL, SCORES, CONFIG, SPLITS, GRID, keep_positions=True)
+    positions = found.result.positions
+    assert positions is not None
+    first = found.folds[0].test.start
+    held = (positions * PANEL.close[first:]).sum(axis=1)
+    np.testing.assert_allclose(held + found.result.cash, found.result.equity, rtol=1e-9)
+    assert run_walk_forward(PANEL, SCORES, CONFIG, SPLITS, GRID).result.positions is None

@@ -42,6 +42,13 @@ SAYS = {
         "artifact://feature-snapshots/",
         "refused, differs in expression",
     ),
+    "03_backtests": (
+        "single run, trials not counted: not evidence of an edge",
+        "the trials were not counted",
+        "'report.html', 'report.json'",
+        "text/html",
+        "found among 1 independent trial (trial 1 of the ledger, which holds 1 on sp500_20)",
+    ),
 }
 
 
