@@ -75,7 +75,7 @@ def list_trades(result: BacktestResult, panel: Panel) -> pd.DataFrame:
     borrow = result.config.borrow_rate / result.config.periods_per_year
     traded = (np.abs(change) * np.where(change != 0.0, paid, 0.0)).sum(axis=1)
     rate = np.zeros(len(traded))
-    np.divide(_trading_costs(result, positions, known, borrow), traded, out=rate, where=traded > 0.0)
+    np.divide(_trading_costs(result), traded, out=rate, where=traded > 0.0)
     rate[0] = 0.0
     found = np.empty((int(np.count_nonzero(change)) + 2 * panel.n_assets, 7))
     found = found[: _match(positions, paid, known, rate, borrow, found)]
@@ -117,13 +117,11 @@ def find_bars(result: BacktestResult, panel: Panel) -> slice:
     return slice(int(rows[0]), int(rows[-1]) + 1)
 
 
-def _trading_costs(result: BacktestResult, positions: FloatArray, close: FloatArray, borrow: float) -> FloatArray:
-    """Return what trading cost at each bar in currency: all costs but the fee for what was held short before."""
+def _trading_costs(result: BacktestResult) -> FloatArray:
+    """Return what trading cost at each bar, in currency: all costs but borrow and interest."""
+    shares = [cost for cost in (result.commission, result.slippage, result.impact) if cost is not None]
     before = np.concatenate([[0.0], result.equity[:-1]])
-    short = np.zeros(len(before))
-    held = np.where(positions < 0.0, -positions * np.where(np.isfinite(close), close, 0.0), 0.0).sum(axis=1)
-    short[1:] = held[:-1]
-    paid: FloatArray = np.maximum(result.costs * before - borrow * short, 0.0)
+    paid: FloatArray = np.sum(shares, axis=0) * before
     return paid
 
 
