@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from core.errors import ConfigurationError, DataError, ExpressionError
-from features.evaluation import Evaluation
+from features.evaluation import Evaluation, family_of
 from features.expression import Expression, parse
 from features.fields import FloatArray
 
@@ -31,6 +31,7 @@ ENGINES = ("local", "ray")
 _FEWEST_CELLS_PER_THREAD = 20_000
 _SCRATCH_ARRAYS = 4
 _UNASKED_BYTES = 256 * 2**20
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 # glibc gives freed arrays back to the system and fetches them again page by page, a quarter of the time of a batch, until it
@@ -101,13 +102,19 @@ def compute(
             on_progress(1, 1)
         return result
     out = np.empty((len(expressions), *panel.shape))
+    tasks = _split_work(expressions, workers)
 
-    def fill(place: int) -> None:
-        out[place] = evaluation.value(expressions[place].root)
+    def fill(places: Sequence[int]) -> int:
+        for place in places:
+            evaluation.fill(expressions[place].root, out[place])
+        return len(places)
 
-    for done, _ in enumerate(_run(fill, len(expressions), workers, ahead=8 * workers), start=1):
-        if on_progress is not None:
-            on_progress(done, len(expressions))
+    done = 0
+    for count in _run(fill, tasks, workers, ahead=len(tasks)):
+        for _ in range(count):
+            done += 1
+            if on_progress is not None:
+                on_progress(done, len(expressions))
     return out
 
 
@@ -144,9 +151,7 @@ def compute_each(
     _check_limits(threads, memory_budget)
     parsed = [_as_expression(item, panel) for item in expressions]
     evaluation, workers = _prepare(parsed, panel, threads, memory_budget, n_results=1)
-    return zip(
-        parsed, _run(lambda place: evaluation.result(parsed[place]), len(parsed), workers, ahead=2 * workers), strict=True
-    )
+    return zip(parsed, _run(evaluation.result, parsed, workers, ahead=2 * workers), strict=True)
 
 
 def count_bytes(expressions: Sequence[Expression], panel: Panel) -> int:
@@ -213,7 +218,8 @@ def _prepare(
     if room < each and array:
         raise DataError(_too_little(len(expressions), n_results, each, array, memory_budget))
     threads = min(threads, room // each) if array else threads
-    evaluation.capacity = room - threads * each
+    if room - threads * each < evaluation.n_shared:
+        evaluation.capacity = room - threads * each
     return evaluation, threads
 
 
@@ -232,20 +238,44 @@ def _too_little(n_expressions: int, n_results: int, each: int, array: int, memor
     )
 
 
-def _run(task: Callable[[int], _T], count: int, threads: int, *, ahead: int) -> Iterator[_T]:
-    """Do tasks 0..count-1 and yield what they return, in order, at most `ahead` before the caller takes them.
+def _split_work(expressions: Sequence[Expression], workers: int) -> list[list[int]]:
+    """Split expressions, by their places, into tasks that share as little as can be, so that no thread waits for another.
+
+    What shares much is cut up only into eighths of a thread's share, and comes one after the other.
+    """
+    if workers == 1:
+        return [[place] for place in range(len(expressions))]
+    group = list(range(len(expressions)))
+    seen: dict[object, int] = {}
+    for place, expression in enumerate(expressions):
+        for node in expression.root.walk():
+            if node.operator is not None:
+                other = seen.setdefault(family_of(node), place)
+                old, new = max(group[place], group[other]), min(group[place], group[other])
+                if old != new:
+                    group = [new if one == old else one for one in group]
+    groups: dict[int, list[int]] = {}
+    for place, one in enumerate(group):
+        groups.setdefault(one, []).append(place)
+    most = max(1, len(expressions) // (8 * workers))
+    starts = range(0, max(map(len, groups.values()), default=0), most)
+    return [places[start : start + most] for start in starts for places in groups.values() if start < len(places)]
+
+
+def _run(work: Callable[[_S], _T], tasks: Sequence[_S], threads: int, *, ahead: int) -> Iterator[_T]:
+    """Do tasks and yield what they return, in order, at most `ahead` before the caller takes them.
 
     The first failed task, in the order of the tasks, raises its error here.
     """
     if threads == 1:
-        for place in range(count):
-            yield task(place)
+        for task in tasks:
+            yield work(task)
         return
     waiting: deque[Future[_T]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="features") as pool:
         try:
-            for place in range(count):
-                waiting.append(pool.submit(task, place))
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
                 if len(waiting) == ahead:
                     yield waiting.popleft().result()
             while waiting:

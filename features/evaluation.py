@@ -20,6 +20,8 @@ from features.node import Node
 if TYPE_CHECKING:
     from core.market.panel import Panel
 
+_Family = tuple[object, ...]
+
 
 class Evaluation:
     """Compute sub-expressions of `expressions`, each asked for as often as it occurs.
@@ -35,24 +37,27 @@ class Evaluation:
     ----------
     capacity : int or None
         Arrays that may be kept for later at any time, those of the panel itself not counted; None for no bound. What is
-        kept beyond it, the least recently used first, is let go and computed again when it is asked for.
+        kept beyond it, the least recently used first, is let go and computed again when it is asked for. What can be computed
+        together is only without a bound, because it is kept until its turn comes.
     """
 
     def __init__(self, expressions: Sequence[Expression], panel: Panel) -> None:
         self.capacity: int | None = None
         self._panel = panel
         self._uses: dict[str, int] = {}
+        self._families: dict[_Family, list[Node]] = {}
         for expression in expressions:
             self._expect(expression.root)
-        self._shared = frozenset(key for key, uses in self._uses.items() if uses > 1)
+        companions = {node.canonical for family in self._families.values() if len(family) > 1 for node in family}
+        self._shared = frozenset(key for key, uses in self._uses.items() if uses > 1 or key in companions)
         self._arrays_needed: dict[str, int] = {}
         self._kept: dict[str, tuple[Node, FloatArray]] = {}
-        self._busy: set[str] = set()
+        self._busy: set[_Family] = set()
         self._changed = Condition()
 
     @property
     def n_shared(self) -> int:
-        """Number of values that are used more than once."""
+        """Number of values that may have to be kept: those used more than once, and those computed together."""
         return len(self._shared)
 
     def count_arrays(self, node: Node) -> int:
@@ -70,32 +75,71 @@ class Evaluation:
         value = np.ascontiguousarray(self.value(expression.root))
         return value.copy() if expression.root.is_field or expression.canonical in self._shared else value
 
-    def value(self, node: Node) -> FloatArray:
+    def fill(self, node: Node, out: FloatArray) -> None:
+        """Compute the value of a node that is no constant into `out`, which nobody may write to afterwards."""
+        value = self.value(node, out)
+        if value is not out:
+            np.copyto(out, value)
+
+    def value(self, node: Node, out: FloatArray | None = None) -> FloatArray:
         """Compute the value of a node that is no constant, or take it if it is there; not to be written to.
+
+        Parameters
+        ----------
+        node : Node
+            Asked for once of the times that were announced.
+        out : ndarray of shape (n_bars, n_assets), optional
+            Where the value may be written; it is not always.
 
         Raises
         ------
         MissingDataError
             If the panel lacks a column that is read.
         """
-        key = node.canonical
+        key, family = node.canonical, family_of(node)
         with self._changed:
-            while key in self._busy:
+            while family in self._busy:
                 self._changed.wait()
             if key in self._kept:
                 return self._take(key)
-            self._busy.add(key)
+            self._busy.add(family)
+            companions = self._companions(node)
         try:
-            value = load_field(key, self._panel) if node.operator is None else self._apply(node)
+            if companions:
+                value, *others = self._apply_together(node, companions)
+            else:
+                value, others = load_field(key, self._panel) if node.operator is None else self._apply(node, out), []
             with self._changed:
+                for companion, other in zip(companions, others, strict=True):
+                    self._kept[companion.canonical] = companion, other
+                    for arg in companion.args:
+                        self._release(arg)
                 self._keep(node, value)
         finally:
             with self._changed:
-                self._busy.discard(key)
+                self._busy.discard(family)
                 self._changed.notify_all()
         return value
 
-    def _apply(self, node: Node) -> FloatArray:
+    def _companions(self, node: Node) -> list[Node]:
+        """List what is still to be computed, and can be together with a node."""
+        if self.capacity is not None:
+            return []
+        family = self._families.get(family_of(node), [])
+        return [one for one in family if one is not node and self._uses[one.canonical] and one.canonical not in self._kept]
+
+    def _apply_together(self, node: Node, companions: Sequence[Node]) -> list[FloatArray]:
+        assert node.operator is not None
+        assert node.operator.together is not None
+        arrays = [self.value(arg) for arg in node.args if arg.value is None]
+        asked = [
+            (one.operator.name, tuple(arg.value for arg in one.args if arg.value is not None))
+            for one in (node, *companions)
+            if one.operator is not None
+        ]
+        return node.operator.together(asked, *arrays)
+
+    def _apply(self, node: Node, out: FloatArray | None) -> FloatArray:
         assert node.operator is not None
         args: list[FloatArray | int | float | None] = [arg.value for arg in node.args]
         # The argument that needs most memory goes first, while nothing else is held.
@@ -104,12 +148,13 @@ class Evaluation:
                 args[place] = self.value(node.args[place])
         function = node.operator.function
         with np.errstate(all="ignore"):
-            # Fresh memory costs more than the arithmetic: a ufunc writes over an argument that nobody else will read.
-            spare = self._spare(node, args) if isinstance(function, np.ufunc) else None
-            result = function(*args) if spare is None else function(*args, out=spare)
-            infinite = np.isinf(result)
-            if infinite.any():
-                np.copyto(result, np.nan, where=infinite)
+            if not isinstance(function, np.ufunc):
+                result = function(*args)
+            else:
+                # Fresh memory costs more than the arithmetic: what nobody else will read is written over.
+                result = function(*args, out=self._spare(node, args) if out is None else out)
+            if node.operator.together is None:
+                _blank_infinite(result)
         return result
 
     def _spare(self, node: Node, args: Sequence[FloatArray | int | float | None]) -> FloatArray | None:
@@ -123,10 +168,19 @@ class Evaluation:
         if node.value is not None:
             return
         key = node.canonical
+        if key not in self._uses and node.operator is not None and node.operator.together is not None:
+            self._families.setdefault(family_of(node), []).append(node)
         self._uses[key] = self._uses.get(key, 0) + 1
         if self._uses[key] == 1:
             for arg in node.args:
                 self._expect(arg)
+
+    def _release(self, node: Node) -> None:
+        """Count one use less."""
+        if node.value is None:
+            self._uses[node.canonical] -= 1
+            if not self._uses[node.canonical]:
+                self._kept.pop(node.canonical, None)
 
     def _take(self, key: str) -> FloatArray:
         node, value = self._kept.pop(key)
@@ -149,3 +203,16 @@ class Evaluation:
             evicted, _ = self._kept.pop(oldest)
             for arg in evicted.args:
                 self._expect(arg)
+
+
+def family_of(node: Node) -> _Family:
+    """Name what is computed in one go: the node alone, or with others of the same arrays."""
+    if node.operator is None or node.operator.together is None:
+        return (node.canonical,)
+    return (node.operator.together, *(arg.canonical for arg in node.args if arg.value is None))
+
+
+def _blank_infinite(values: FloatArray) -> None:
+    infinite = np.isinf(values)
+    if infinite.any():
+        np.copyto(values, np.nan, where=infinite)

@@ -10,23 +10,23 @@ import numpy as np
 from numba import njit
 
 from features.fields import FloatArray
+from features.join_program import IntArray
 
-_TILE = 1024
-_STRIP = 8
+TILE = 1024
+STRIP = 8
 
 
 @njit(cache=True, nogil=True)
-def window_rank(x: FloatArray, window: int, out: FloatArray) -> None:
+def window_rank(
+    flat: FloatArray, n_bars: int, n_assets: int, window: int, ahead: FloatArray, clean: FloatArray, result: FloatArray
+) -> None:
     """Write the rank of the current value in its window, 0 lowest, 1 highest, ties averaged.
 
-    Both arrays have shape (n_bars, n_assets). The lags are worked through one after the other over many values at once.
+    Both arrays have shape (n_bars * n_assets,); `ahead` and `clean` are room for `TILE` and `n_assets` values. The lags are
+    worked through one after the other over many values at once.
     """
-    n_bars, n_assets = x.shape
-    flat = x.reshape(-1)
-    result = out.reshape(-1)
-    ahead = np.empty(_TILE)
-    for start in range(min(window - 1, n_bars) * n_assets, flat.size, _TILE):
-        n = min(_TILE, flat.size - start)
+    for start in range((window - 1) * n_assets, flat.size, TILE):
+        n = TILE if start + TILE <= flat.size else flat.size - start
         now = flat[start : start + n]
         for i in range(n):
             ahead[i] = 0.0
@@ -36,64 +36,38 @@ def window_rank(x: FloatArray, window: int, out: FloatArray) -> None:
                 ahead[i] += (1.0 if then[i] < now[i] else 0.0) - (1.0 if then[i] > now[i] else 0.0)
         for i in range(n):
             result[start + i] = 0.5 + ahead[i] / (2.0 * (window - 1))
-    clean = np.zeros(n_assets, dtype=np.int64)
-    for t in range(n_bars):
-        for j in range(n_assets):
-            clean[j] = clean[j] + 1 if x[t, j] == x[t, j] else 0
-            if clean[j] < window:
-                out[t, j] = np.nan
-
-
-@njit(cache=True, nogil=True)
-def window_age(columns: FloatArray, window: int, sign: float, out: FloatArray) -> None:
-    """Write how many bars ago the window's minimum of ``sign * x`` was; the latest of equals.
-
-    `columns` has shape (n_assets, n_bars), `out` has shape (n_bars, n_assets) and comes filled with NaN; so below.
-    """
-    n_assets, n_bars = columns.shape
     for j in range(n_assets):
-        x = columns[j]
-        clean = 0
-        best = 0
-        for t in range(n_bars):
-            if np.isnan(x[t]):
-                clean = 0
-                continue
-            clean += 1
-            if clean == 1 or sign * x[t] <= sign * x[best]:
-                best = t
-            elif best <= t - window:
-                best = t - window + 1
-                for k in range(best, t + 1):
-                    if sign * x[k] <= sign * x[best]:
-                        best = k
-            if clean >= window:
-                out[t, j] = t - best
+        clean[j] = 0.0
+    for t in range(n_bars):
+        values, ranks = flat[t * n_assets :], result[t * n_assets :]
+        for j in range(n_assets):
+            clean[j] = clean[j] + 1.0 if values[j] == values[j] else 0.0
+            ranks[j] = ranks[j] if clean[j] >= window else np.nan
 
 
 @njit(cache=True, nogil=True)
-def window_quantile(x: FloatArray, window: int, level: float, out: FloatArray) -> None:
-    """Write the quantile of each window, linear between neighbours; both arrays have shape (n_bars, n_assets).
+def window_quantiles(
+    x: FloatArray, window: int, low: IntArray, above: FloatArray, ordered: FloatArray, clean: IntArray, out: FloatArray
+) -> None:
+    """Write values of each sorted window, between place `low` and the next, `above` of the way; never infinite.
+
+    `x` has shape (n_bars, n_assets), `out` one more, the first, as long as `low` and `above`; `ordered` is room for twice
+    `STRIP` windows with at least two values more, `clean` for `STRIP` counts.
 
     The window is kept sorted as it moves: its values stand between minus and plus infinity, and to take one out and put one
     in, every place looks at its neighbours only, without a branch, which is much quicker than searching. A few columns take
     turns, so that the processor can work on one while it waits for another.
     """
     n_bars, n_assets = x.shape
-    padded = (window + 7) // 8 * 8
-    place = level * (window - 1)
-    low = int(np.floor(place))
-    high = min(low + 1, window - 1)
-    ordered = np.empty((2, _STRIP, padded + 2))
-    clean = np.empty(_STRIP, dtype=np.int64)
-    for first in range(0, n_assets, _STRIP):
-        for j in range(_STRIP):
+    padded = ordered.shape[2] - 2
+    for first in range(0, n_assets, STRIP):
+        for j in range(STRIP):
             clean[j] = 0
             for k in range(padded + 2):
                 ordered[0, j, k] = np.inf if k else -np.inf
                 ordered[1, j, k] = np.inf if k else -np.inf
         for t in range(n_bars):
-            for j in range(min(_STRIP, n_assets - first)):
+            for j in range(STRIP if first + STRIP <= n_assets else n_assets - first):
                 value = x[t, first + j]
                 old = ordered[t % 2, j]
                 new = ordered[1 - t % 2, j]
@@ -101,7 +75,8 @@ def window_quantile(x: FloatArray, window: int, level: float, out: FloatArray) -
                     clean[j] = 0
                     for k in range(1, padded + 2):
                         new[k] = np.inf
-                    out[t, first + j] = np.nan
+                    for k in range(low.size):
+                        out[k, t, first + j] = np.nan
                     continue
                 leaving = x[t - window, first + j] if clean[j] >= window else np.inf
                 here = old[1:]
@@ -113,8 +88,11 @@ def window_quantile(x: FloatArray, window: int, level: float, out: FloatArray) -
                     least = right if right < value else value
                     target[k] = left if left > least else least
                 clean[j] += 1
-                below = new[1 + low]
-                out[t, first + j] = below + (place - low) * (new[1 + high] - below) if clean[j] >= window else np.nan
+                for k in range(low.size):
+                    below = new[1 + low[k]]
+                    beyond = new[2 + low[k]] if low[k] < window - 1 else below
+                    between = below + above[k] * (beyond - below)
+                    out[k, t, first + j] = between if clean[j] >= window and abs(between) < np.inf else np.nan
 
 
 @njit(cache=True, nogil=True)
@@ -129,10 +107,10 @@ def window_deviation(x: FloatArray, window: int, out: FloatArray) -> None:
     first = min(window - 1, n_bars) * n_assets
     for i in range(first):
         result[i] = np.nan
-    mean = np.empty(_TILE)
-    total = np.empty(_TILE)
-    for start in range(first, flat.size, _TILE):
-        n = min(_TILE, flat.size - start)
+    mean = np.empty(TILE)
+    total = np.empty(TILE)
+    for start in range(first, flat.size, TILE):
+        n = min(TILE, flat.size - start)
         now = flat[start : start + n]
         for i in range(n):
             total[i] = 0.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from features import stream_kernels as machine
 from features.operators import NEGATE
-from features.timeseries import EWMA_HALFLIVES
+from features.rolling import EWMA_HALFLIVES
 
 if TYPE_CHECKING:
     from features.stream_program import Builder

@@ -361,7 +361,9 @@ def _join(
     if kind >= MOMENTS2:
         _join_moments(kind, memory, out, left, float(left_bars), right, float(right_bars), n)
         return
-    older = decay**right_bars
+    older, bars = decay, 1
+    while bars < right_bars:
+        older, bars = older * older, 2 * bars
     for j in range(n):
         x = memory[left + j]
         y = memory[right + j]
@@ -386,7 +388,7 @@ def _join_moments(kind: int, memory: FloatArray, out: int, left: int, a: float, 
     weight = a * share
     half = a * b / 2.0
     per_bar = 1.0 / (a + b)
-    second, third, fourth = a * b, a * b * (a - b), a * b * (a * a - a * b + b * b)
+    third, fourth = a * b * (a - b), a * b * (a * a - a * b + b * b)
     for j in range(n):
         d = memory[right + j] - memory[left + j]
         memory[out + j] = memory[left + j] + share * d
@@ -405,7 +407,7 @@ def _join_moments(kind: int, memory: FloatArray, out: int, left: int, a: float, 
             step = d * per_bar
             a2, a3, a4 = memory[left + n + j], memory[left + 2 * n + j], memory[left + 3 * n + j]
             b2, b3, b4 = memory[right + n + j], memory[right + 2 * n + j], memory[right + 3 * n + j]
-            memory[out + n + j] = second_row + d * step * second
+            memory[out + n + j] = second_row + weight * (d * d)
             memory[out + 2 * n + j] = a3 + b3 + d * step * step * third + 3.0 * step * (a * b2 - b * a2)
             memory[out + 3 * n + j] = (
                 a4

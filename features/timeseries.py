@@ -3,27 +3,16 @@
 Hides how windows are put together. Promises one NaN rule: a window of `window` bars that ends at the current bar and has
 any NaN inside, or reaches before the first bar, gives NaN. All arrays have shape (n_bars, n_assets). What each function
 computes is said in `features.operators.OPERATORS`.
-
-Sums, extremes, weighted means and moments of a window are joined from windows whose lengths are powers of two. Nothing is
-ever subtracted again, so nothing outside a window can reach its value, the same bits come out wherever the series is cut,
-the error grows with the logarithm of the window only, and the work too.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from features.fields import FloatArray, freeze
-
-IntArray = npt.NDArray[np.int64]
-
-EWMA_HALFLIVES = 6
-
-(SUM, LOWEST, HIGHEST, PRODUCT, VAR, STD, ZSCORE, SKEW, KURT) = range(9)
-(COV, BETA, RESID, CORR, SLOPE, WEIGHTED, DETREND, RSQUARE) = range(9, 17)
+from features.rolling import compute_windows
 
 
 def delay(x: FloatArray, lag: int) -> FloatArray:
@@ -41,89 +30,110 @@ def pct_change(x: FloatArray, lag: int) -> FloatArray:
 
 
 def ts_sum(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(SUM, x, window)
+    return compute_windows([("ts_sum", (window,))], x)[0]
 
 
 def ts_mean(x: FloatArray, window: int) -> FloatArray:
-    out = ts_sum(x, window)
-    out /= window
-    return out
+    return compute_windows([("ts_mean", (window,))], x)[0]
 
 
 def ts_min(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(LOWEST, x, window)
+    return compute_windows([("ts_min", (window,))], x)[0]
 
 
 def ts_max(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(HIGHEST, x, window)
+    return compute_windows([("ts_max", (window,))], x)[0]
 
 
 def ts_var(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(VAR, x, window)
+    return compute_windows([("ts_var", (window,))], x)[0]
 
 
 def ts_std(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(STD, x, window)
+    return compute_windows([("ts_std", (window,))], x)[0]
 
 
 def ts_zscore(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(ZSCORE, x, window)
+    return compute_windows([("ts_zscore", (window,))], x)[0]
 
 
 def ts_skew(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(SKEW, x, window)
+    return compute_windows([("ts_skew", (window,))], x)[0]
 
 
 def ts_kurt(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(KURT, x, window)
+    return compute_windows([("ts_kurt", (window,))], x)[0]
 
 
 def ts_cov(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    return _statistic(COV, y, window, x)
+    return compute_windows([("ts_cov", (window,))], y, x)[0]
 
 
 def ts_corr(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    return _statistic(CORR, y, window, x)
+    return compute_windows([("ts_corr", (window,))], y, x)[0]
 
 
 def ts_beta(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    return _statistic(BETA, y, window, x)
+    return compute_windows([("ts_beta", (window,))], y, x)[0]
 
 
 def ts_resid(y: FloatArray, x: FloatArray, window: int) -> FloatArray:
-    return _statistic(RESID, y, window, x)
+    return compute_windows([("ts_resid", (window,))], y, x)[0]
 
 
 def ts_slope(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(SLOPE, x, window)
+    return compute_windows([("ts_slope", (window,))], x)[0]
 
 
 def decay_linear(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(WEIGHTED, x, window)
+    return compute_windows([("decay_linear", (window,))], x)[0]
 
 
 def ewma(x: FloatArray, halflife: int) -> FloatArray:
-    decay: float = 0.5 ** (1.0 / halflife)
-    window = EWMA_HALFLIVES * halflife
-    out = _statistic(SUM, x, window, decay=decay)
-    out /= (1.0 - decay**window) / (1.0 - decay)
-    return out
+    return compute_windows([("ewma", (halflife,))], x)[0]
 
 
 def ts_rank(x: FloatArray, window: int) -> FloatArray:
-    from features.kernels import window_rank
+    from features.kernels import TILE, window_rank
 
     out = np.empty(x.shape)
-    window_rank(freeze(x), window, out)
+    window_rank(freeze(x).reshape(-1), *x.shape, window, np.empty(TILE), np.empty(x.shape[1]), out.reshape(-1))
     return out
+
+
+def compute_quantiles(asked: Sequence[tuple[str, tuple[int | float, ...]]], x: FloatArray) -> list[FloatArray]:
+    """Compute `ts_quantile` and `ts_median` of one series; windows of one length are put in order once.
+
+    Parameters
+    ----------
+    asked : sequence of (str, tuple)
+        Each operator and its numbers.
+    x : ndarray of shape (n_bars, n_assets)
+        Input.
+
+    Returns
+    -------
+    list of ndarray of shape (n_bars, n_assets)
+        One each.
+    """
+    from features.kernels import STRIP, window_quantiles
+
+    levels: dict[int, dict[int, float]] = {}
+    for place, (_, numbers) in enumerate(asked):
+        levels.setdefault(int(numbers[0]), {})[place] = float(numbers[1]) if len(numbers) > 1 else 0.5
+    found: dict[int, FloatArray] = {}
+    for window, wanted in levels.items():
+        out = np.empty((len(wanted), *x.shape))
+        places = np.array(list(wanted.values())) * (window - 1)
+        low = places.astype(np.int64)
+        ordered = np.empty((2, STRIP, (window + 7) // 8 * 8 + 2))
+        window_quantiles(freeze(x), window, low, places - low, ordered, np.empty(STRIP, dtype=np.int64), out)
+        found.update(zip(wanted, out, strict=True))
+    return [found[place] for place in range(len(asked))]
 
 
 def ts_quantile(x: FloatArray, window: int, level: float) -> FloatArray:
-    from features.kernels import window_quantile
-
-    out = np.empty(x.shape)
-    window_quantile(freeze(x), window, float(level), out)
-    return out
+    return compute_quantiles([("ts_quantile", (window, level))], x)[0]
 
 
 def ts_median(x: FloatArray, window: int) -> FloatArray:
@@ -131,11 +141,11 @@ def ts_median(x: FloatArray, window: int) -> FloatArray:
 
 
 def ts_argmin(x: FloatArray, window: int) -> FloatArray:
-    return _age(x, window, 1.0)
+    return compute_windows([("ts_argmin", (window,))], x)[0]
 
 
 def ts_argmax(x: FloatArray, window: int) -> FloatArray:
-    return _age(x, window, -1.0)
+    return compute_windows([("ts_argmax", (window,))], x)[0]
 
 
 def rsi(x: FloatArray, window: int) -> FloatArray:
@@ -149,46 +159,6 @@ def atr(high: FloatArray, low: FloatArray, close: FloatArray, window: int) -> Fl
     return ts_mean(np.maximum(high, before) - np.minimum(low, before), window)
 
 
-def _statistic(statistic: int, y: FloatArray, window: int, x: FloatArray | None = None, *, decay: float = 1.0) -> FloatArray:
-    from features.joins import window_statistic
-
-    out = np.empty(y.shape)
-    y = freeze(y)
-    window_statistic(statistic, y, y if x is None else freeze(x), window, _plan(window), decay, out)
-    return out
-
-
-@cache
-def _plan(window: int) -> IntArray:
-    """List the joins that lead to a window, as `features.joins.window_statistic` wants them."""
-    steps: list[tuple[int, int, int, int, int]] = []
-    block, size = 0, 1
-    joined, covered = 0, 0
-    while True:
-        if window & size:
-            if covered:
-                free = min({1, 2, 3} - {block, joined})
-                steps.append((joined, covered, block, size, free))
-                joined = free
-            else:
-                joined = block
-            covered += size
-        if covered == window:
-            return np.array(steps, dtype=np.int64).reshape(-1, 5)
-        free = min({1, 2, 3} - {block, joined})
-        steps.append((block, size, block, size, free))
-        block = free
-        size *= 2
-
-
-def _age(x: FloatArray, window: int, sign: float) -> FloatArray:
-    from features.kernels import window_age
-
-    out = np.full(x.shape, np.nan)
-    window_age(freeze(x.T), window, sign, out)
-    return out
-
-
 def ffill(x: FloatArray, lag: int) -> FloatArray:
     from features.kernels import fill_forward
 
@@ -198,15 +168,15 @@ def ffill(x: FloatArray, lag: int) -> FloatArray:
 
 
 def ts_prod(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(PRODUCT, x, window)
+    return compute_windows([("ts_prod", (window,))], x)[0]
 
 
 def ts_rsquare(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(RSQUARE, x, window)
+    return compute_windows([("ts_rsquare", (window,))], x)[0]
 
 
 def ts_detrend(x: FloatArray, window: int) -> FloatArray:
-    return _statistic(DETREND, x, window)
+    return compute_windows([("ts_detrend", (window,))], x)[0]
 
 
 def ts_mad(x: FloatArray, window: int) -> FloatArray:

@@ -7,7 +7,7 @@ from scipy import stats
 from core.market import Panel
 from features import compute, parse
 from features.crosssection import MOST_COMPARED, group_rank, quantile, rank
-from features.timeseries import _plan
+from features.rolling import STATISTICS, compute_windows
 from tests.features.panels import build_panel
 
 # Longer than a stretch of bars, and one symbol more than a strip of columns, of the kernels.
@@ -51,18 +51,17 @@ def test_the_same_bits_come_out_wherever_the_data_are_cut(text, window):
         np.testing.assert_array_equal(compute(expression, PANEL.select(symbols)), whole[:, columns])
 
 
-@pytest.mark.parametrize("window", [1, 2, 3, 13, 64, 100, 255, 2520])
-def test_a_plan_joins_neighbours_until_they_make_the_window(window):
-    slots = {0: 1}
-    last = 0
-    for left, left_bars, right, right_bars, out in _plan(window):
-        assert slots[left] == left_bars
-        assert slots[right] == right_bars
-        assert out not in {0, left, right}
-        slots[out] = left_bars + right_bars
-        last = out
-    assert slots[last] == window
-    assert len(_plan(window)) == window.bit_length() + window.bit_count() - 2
+def test_statistics_computed_together_have_the_bits_of_each_alone():
+    y, x = PANEL.returns(), PANEL.get("mood")
+    asked = [(name, (window,)) for window in (21, 4, 700, 63, 5, 4) for name in STATISTICS]
+    for (name, numbers), got in zip(asked, compute_windows(asked, y, x), strict=True):
+        np.testing.assert_array_equal(got, compute_windows([(name, numbers)], y, x)[0], err_msg=name)
+
+
+def test_quantiles_computed_together_have_the_bits_of_each_alone():
+    texts = [f"ts_quantile(mood, {window}, {level})" for level in (0.0, 0.3, 0.5, 1.0) for window in (1, 5, 64)]
+    for text, got in zip(texts, compute(texts, PANEL), strict=True):
+        np.testing.assert_array_equal(got, compute(text, PANEL), err_msg=text)
 
 
 def test_a_window_of_ten_years_is_right():

@@ -13,7 +13,7 @@ from scipy import stats
 from core.market import Panel
 from features import compute, parse
 from features.operators import OPERATORS
-from features.timeseries import EWMA_HALFLIVES
+from features.rolling import EWMA_HALFLIVES
 from tests.features.panels import build_panel
 
 PANEL = build_panel()
