@@ -56,6 +56,8 @@ class WalkForwardResult:
     ----------
     result : BacktestResult
         The test bars only, of one run over the stitched weights.
+    weights : ndarray of shape (n_test_bars, n_assets), fractions of equity
+        What was decided at each test bar.
     folds : tuple of Fold
     final_holding_bars : int
         The choice made on all bars: what one would trade from here on.
@@ -73,6 +75,7 @@ class WalkForwardResult:
     """
 
     result: BacktestResult
+    weights: FloatArray
     folds: tuple[Fold, ...]
     final_holding_bars: int
     rank_ic: FloatArray
@@ -174,8 +177,10 @@ def run_walk_forward(
     known = np.isfinite(rank_ic)
     years = np.asarray(result.index.year)
     by_year = {int(year): float(rank_ic[known & (years == year)].mean()) for year in np.unique(years[known])}
+    stitched.setflags(write=False)
     return WalkForwardResult(
         result=result,
+        weights=stitched[first:],
         folds=tuple(folds),
         final_holding_bars=_choose(net, slice(0, panel.n_bars), config)[0],
         rank_ic=rank_ic,

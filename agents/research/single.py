@@ -22,6 +22,7 @@ from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import SINGLE_BACKTEST, ResearchContext, build_session, ensure_dataset
 from agents.research.session import ResearchSession
 from agents.tools import build_tools
+from backtest.capacity import estimate_capacity
 from backtest.config import BacktestConfig
 from backtest.report import BacktestReport, build_report
 from backtest.walkforward import WalkForwardResult, run_walk_forward
@@ -186,6 +187,14 @@ def _make_trial(session: ResearchSession, name: str, parsed: Expression) -> Tria
     return session.store.researcher.list_trials({"trial_id": measured["trial_id"]})[0]
 
 
+def _capacity(session: ResearchSession, outcome: WalkForwardResult) -> float | None:
+    """Return the capital at which impact eats half of the gross profit; None where there is no volume to tell it by."""
+    if "volume" not in session.panel.fields or not session.dataset.tradable:
+        return None
+    tested = session.panel.slice(session.panel.n_bars - outcome.result.n_bars)
+    return estimate_capacity(tested, outcome.weights, session.config).capital
+
+
 def _report(session: ResearchSession, trial: Trial) -> SingleBacktest:
     store, dataset = session.store.researcher, session.dataset
     count = store.count_trials(session.lineage)
@@ -207,6 +216,7 @@ def _report(session: ResearchSession, trial: Trial) -> SingleBacktest:
         panel=session.panel,
         scores=scores,
         n_trials=n_effective,
+        capacity=_capacity(session, outcome),
         trials_source=f"trial {trial.trial_id} of the ledger, which holds {count.n_rows:,} on {dataset.name}",
         notes=() if dataset.tradable else (f"{dataset.name} cannot be held: nobody could have earned any of this.",),
         caveats=(_describe_method(session, outcome), *dataset.caveats),
