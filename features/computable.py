@@ -219,9 +219,8 @@ def resolve(
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
-        raise MissingDataError(
-            f"there is no plugin {name!r}.{meant} There are {', '.join(known) or 'none'}: install its package."
-        )
+        there = f"There are {', '.join(known)}" if known else "There are none: install the package that has it"
+        raise MissingDataError(f"there is no plugin {name!r}.{meant} {there}.")
     found = Computable.of(known[name])
     digits = found.canonical[-_DIGITS:]
     for asked, here in ((match["version"], known[name].version), (match["source"], digits)):

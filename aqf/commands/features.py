@@ -226,8 +226,10 @@ def check(feature: str, dataset: str, cuts: int | None, as_json: bool) -> None:
                 "checks": [asdict(clause) for clause in clauses],
             }
         )
-    else:
+    elif isinstance(source, Expression):
         click.echo(f"{found.title}: {summary}")
+    else:
+        click.echo(f"{found.title} {'keeps' if passed else 'breaks'} its contract on {dataset}")
         for clause in clauses:
             click.echo(f"  {'kept' if clause.passed else 'BROKEN':6}  {clause.name}: {clause.detail}")
     if not passed:

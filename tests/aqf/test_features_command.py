@@ -231,7 +231,7 @@ def test_a_plugin_is_checked_against_its_contract(shell: Shell, panel: Panel, pa
     for name, text in (("tomorrow", "BROKEN  no_leak: leak: "), ("careless", "BROKEN  shape_and_dtype: float64 is expected")):
         broken = shell.run("check", name, "--dataset", "mine")
         assert broken.returncode == 1
-        assert f"{name} breaks its contract" in broken.stdout
+        assert f"{name} breaks its contract on mine" in broken.stdout
         assert text in broken.stdout
 
 
