@@ -20,8 +20,8 @@ from agents.research.evaluation import evaluate_feature
 from agents.research.session import ResearchSession
 from agents.research.vectors import latest_analogues, refresh_vectors
 from core.errors import DataError, ToolError, ToolRetry
-from core.store.records import Feature
-from features import parse
+from core.store.records import Feature, FeatureKind
+from features.computable import is_plugin_text
 from features.fields import available_fields
 
 _MAX_NAME = 80
@@ -37,8 +37,8 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
     def propose_new_feature(
         expression: Annotated[
             str,
-            "Causal expression over the bars, such as `rank(-ts_sum(returns, 5))`. "
-            "High values must mean: expected to outperform.",
+            "Causal expression over the bars and promoted features by name, such as `rank(-ts_sum(returns, 5))`, "
+            "or `plugin:NAME`. High values must mean: expected to outperform.",
         ],
         name: Annotated[str, "Short name of the idea."],
         family: Annotated[str, "Family of hypotheses: reversal, momentum, volatility, ..."],
@@ -156,26 +156,29 @@ def _propose(
     except ValueError:
         raise ToolRetry(f"`parents` must be ids that propose_new_feature answered, were {', '.join(parents)}.") from None
     try:
-        parsed = parse(expression)
+        found = session.resolve(expression)
+        found.check_inputs(session.panel)
     except DataError as error:
-        raise ToolRetry(f"the expression cannot be accepted: {error}") from error
-    missing = sorted(parsed.fields - set(session.panel.fields))
+        what = "plugin" if is_plugin_text(expression) else "expression"
+        raise ToolRetry(f"the {what} cannot be accepted: {error}") from error
+    missing = sorted(found.columns - set(session.panel.fields))
     if missing:
         raise ToolRetry(
             f"{session.dataset.name} has no {', '.join(missing)}; it has {', '.join(available_fields(session.panel.fields))}."
         )
-    if parsed.lookback >= session.panel.n_bars // 2:
+    if found.lookback is not None and found.lookback >= session.panel.n_bars // 2:
         raise ToolRetry(
-            f"the expression looks {parsed.lookback} bars back; at most half of the {session.panel.n_bars} bars are allowed."
+            f"the expression looks {found.lookback} bars back; at most half of the {session.panel.n_bars} bars are allowed."
         )
     if not name.strip():
         raise ToolRetry("`name` must not be empty.")
     feature = session.store.researcher.propose_feature(
         {
             "name": name.strip()[:_MAX_NAME],
-            "expression": parsed.canonical,
-            "expression_sha256": parsed.sha256,
-            "lookback": parsed.lookback,
+            "kind": FeatureKind.PLUGIN if found.is_plugin else FeatureKind.EXPRESSION,
+            "expression": found.canonical,
+            "expression_sha256": found.sha256,
+            "lookback": found.lookback,
             "family": family.strip()[:_MAX_NAME],
             "hypothesis": hypothesis.strip(),
             "parents": [str(ancestor) for ancestor in ancestors],

@@ -45,8 +45,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
+        whole = column in right or column == columns[0]
         table.add_column(
-            column, justify="right" if column in right else "left", no_wrap=column in right or column == columns[0]
+            column, justify="right" if column in right else "left", no_wrap=whole, overflow="ellipsis" if whole else "fold"
         )
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))

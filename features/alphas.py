@@ -18,7 +18,7 @@ from features.alpha158 import ALPHA158, FEATURES, SOURCE
 from features.close_alphas import Row
 from features.expression import parse
 
-__all__ = ["ALPHA158", "LIBRARY", "Hypothesis", "library_for"]
+__all__ = ["ALPHA158", "LIBRARY", "Hypothesis", "alpha158_hypotheses", "library_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def library_for(panel_fields: Collection[str], *, alpha158: bool = False) -> tup
         In the order of `LIBRARY`.
     """
     have = frozenset(panel_fields)
-    return tuple(candidate for candidate in LIBRARY + (_alpha158() if alpha158 else ()) if candidate.needs <= have)
+    return tuple(candidate for candidate in LIBRARY + (alpha158_hypotheses() if alpha158 else ()) if candidate.needs <= have)
 
 
 def _hypotheses(family: str, rows: Iterable[Row]) -> Iterator[Hypothesis]:
@@ -82,7 +82,8 @@ def _hypotheses(family: str, rows: Iterable[Row]) -> Iterator[Hypothesis]:
 
 
 @functools.cache
-def _alpha158() -> tuple[Hypothesis, ...]:
+def alpha158_hypotheses() -> tuple[Hypothesis, ...]:
+    """Return qlib's 158 features as hypotheses of the family `alpha158`, in qlib's order."""
     rows = (
         (
             feature.name,

@@ -8,6 +8,7 @@ form, a hash and an exact lookback, and that whatever is refused is refused with
 from __future__ import annotations
 
 import hashlib
+import keyword
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -20,7 +21,8 @@ from features.reader import Vocabulary, read_text
 from features.technical import INDICATORS
 from features.units import Unit
 
-_RESERVED = FIELDS.keys() | OPERATORS.keys() | SPELLINGS.keys() | INDICATORS.keys()
+LANGUAGE = frozenset(FIELDS.keys() | OPERATORS.keys() | SPELLINGS.keys() | INDICATORS.keys())
+"""Words that no feature may be called by."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,16 @@ def parse(
     return Expression(text=text, canonical=root.canonical, root=root)
 
 
+def is_buildable(name: str) -> bool:
+    """Tell whether an expression can build on a feature of this name: one plain word that is not one of the language."""
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name not in LANGUAGE
+
+
 def _parse_again(text: str, canonical: str, extra: tuple[str, ...]) -> Expression:
     return replace(parse(canonical, extra=extra), text=text)
 
 
 def _check_names(features: Mapping[str, Expression | str]) -> None:
     for name in features:
-        if name in _RESERVED:
+        if name in LANGUAGE:
             raise ExpressionError(f"a feature may not be called `{name}`, which is part of the language; rename it.")

@@ -230,7 +230,7 @@ class _Reader:
         for known in (OPERATORS, INDICATORS):
             if name in known:
                 raise ExpressionError(f"`{name}` at column {position} is an operator; write {known[name].usage}.", position)
-        further = f", the features {_listed(features)}" if features else ""
+        further = f"; {len(features)} features can be named too" if features else ""
         raise ExpressionError(
             f"unknown field `{shorten(name)}` at column {position}{_meant(name, [*fields, *features])}; "
             f"the fields are {_listed(fields)}{further}.",

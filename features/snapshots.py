@@ -26,6 +26,7 @@ import pandas as pd
 from core.errors import DataError, ExpressionError, SnapshotError
 from core.message import Message, Rule
 from core.provenance import canonical_json, code_version
+from features.computable import Computable
 from features.engine import compute
 from features.expression import Expression, parse
 from features.fields import FloatArray
@@ -55,9 +56,9 @@ class Snapshot(Message):
     uri : str
         Address in the bucket `feature-snapshots`; it holds the SHA-256 of the file.
     expression, expression_sha256 : str
-        Canonical text, and its hash.
-    lookback : int
-        Bars of history that a value needs beyond its own.
+        Canonical text, and its hash; for a plugin its name, version and source, as in `features.computable`.
+    lookback : int, optional
+        Bars of history that a value needs beyond its own; None for a plugin that needs all.
     dataset, dataset_sha256 : str
         Name of the panel, and ``Panel.content_sha256()`` of the bars that were read. The hash is what identifies them.
     symbols : tuple of str
@@ -77,7 +78,7 @@ class Snapshot(Message):
     uri: str
     expression: str
     expression_sha256: _Sha256
-    lookback: _Count
+    lookback: _Count | None
     dataset: str
     dataset_sha256: _Sha256
     symbols: tuple[str, ...]
@@ -112,7 +113,7 @@ class FeatureMatrix:
 
 @overload
 def save_snapshot(  # type: ignore[overload-overlap]
-    expression: str | Expression, panel: Panel, artifacts: ArtifactStore
+    expression: str | Expression | Computable, panel: Panel, artifacts: ArtifactStore
 ) -> Snapshot: ...
 
 
@@ -121,13 +122,13 @@ def save_snapshot(expression: Sequence[str | Expression], panel: Panel, artifact
 
 
 def save_snapshot(
-    expression: str | Expression | Sequence[str | Expression], panel: Panel, artifacts: ArtifactStore
+    expression: str | Expression | Computable | Sequence[str | Expression], panel: Panel, artifacts: ArtifactStore
 ) -> Snapshot | tuple[Snapshot, ...]:
     """Compute features and keep their matrices.
 
     Parameters
     ----------
-    expression : str, Expression, or sequence of them
+    expression : str, Expression, Computable, or sequence of str and Expression
         What to keep; several are computed together and kept in a file each, so that an idea has one file however it came.
     panel : Panel
         Bars to read. Hand over those before the seal: a snapshot of sealed bars is a second look at them.
@@ -148,6 +149,8 @@ def save_snapshot(
     StoreError, StoreUnavailableError
         If a file is over the limit of the store, or cannot be written. Each file is whole or absent.
     """
+    if isinstance(expression, Computable):
+        return _save(expression, expression.compute(panel), panel, panel.content_sha256(), artifacts)
     if isinstance(expression, str | Expression):
         only = _as_expression(expression, panel)
         return _save(only, compute(only, panel), panel, panel.content_sha256(), artifacts)
@@ -160,7 +163,7 @@ def load_snapshot(
     snapshot: Snapshot | str,
     artifacts: ArtifactStore,
     *,
-    expression: str | Expression | None = None,
+    expression: str | Expression | Computable | None = None,
     panel: Panel | None = None,
 ) -> FeatureMatrix:
     """Load a feature matrix and check that it is the one that is meant.
@@ -171,7 +174,7 @@ def load_snapshot(
         What `save_snapshot` returned, every field of which must agree with the file; or the address alone.
     artifacts : ArtifactStore
         Where; it checks the file's hash.
-    expression : str or Expression, optional
+    expression : str, Expression or Computable, optional
         What the file must hold, in whatever spelling.
     panel : Panel, optional
         The bars it must have been computed from, by content; the name may be another.
@@ -201,7 +204,7 @@ def load_snapshot(
     if panel is not None:
         _check_panel(uri, matrix, panel)
     if expression is not None:
-        wanted = expression if isinstance(expression, Expression) else parse(expression, extra=_names_in(found.expression))
+        wanted = parse(expression, extra=_names_in(found.expression)) if isinstance(expression, str) else expression
         made = {"expression": wanted.canonical, "expression_sha256": wanted.sha256, "lookback": wanted.lookback}
         _check_equal(uri, found, made)
     return matrix
@@ -215,7 +218,9 @@ def _as_expression(item: object, panel: Panel) -> Expression:
     raise ExpressionError(f"expected text or an Expression, got {type(item).__name__}; keep the values of expressions only.")
 
 
-def _save(expression: Expression, values: FloatArray, panel: Panel, dataset_sha256: str, artifacts: ArtifactStore) -> Snapshot:
+def _save(
+    expression: Expression | Computable, values: FloatArray, panel: Panel, dataset_sha256: str, artifacts: ArtifactStore
+) -> Snapshot:
     from core.store.artifacts import FEATURE_SNAPSHOTS
 
     made_from = {

@@ -4,11 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from use_cases.base import StrategyUseCase
-    from use_cases.registry import list_use_cases, load_use_case
+    from use_cases.registry import list_use_cases, load_all_plugins, load_use_case
 
-__all__ = ["StrategyUseCase", "list_use_cases", "load_use_case"]
+__all__ = ["StrategyUseCase", "list_use_cases", "load_all_plugins", "load_use_case"]
 
-_HOMES = {"StrategyUseCase": "use_cases.base", "list_use_cases": "use_cases.registry", "load_use_case": "use_cases.registry"}
+_HOMES = {
+    "StrategyUseCase": "use_cases.base",
+    "list_use_cases": "use_cases.registry",
+    "load_all_plugins": "use_cases.registry",
+    "load_use_case": "use_cases.registry",
+}
 
 
 def __getattr__(name: str) -> Any:

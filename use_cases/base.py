@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from agents.research.report import ResearchReport
@@ -11,6 +13,8 @@ from agents.research.runner import PlannerChoice, ResearchContext, run_planner
 from agents.research.session import EventHandler
 from core.market.panel import FloatArray, Panel
 from core.store.records import Dataset
+from features.computable import resolve
+from features.plugins import PluginFeature, load_plugins
 
 
 class StrategyUseCase(ABC):
@@ -44,22 +48,29 @@ class StrategyUseCase(ABC):
     def question(self) -> str:
         """Return what the use case wants to know."""
 
+    def plugin_features(self) -> tuple[PluginFeature, ...]:
+        """Return features written in Python that this use case brings; ``Candidate(plugin=NAME)`` sends one to the planner."""
+        return ()
+
+    def load_plugins(self) -> Mapping[str, PluginFeature]:
+        """Return its own plugin features and those of installed packages, by name."""
+        return load_plugins(self.plugin_features())
+
     def build_request(self, dataset: Dataset, *, seed: int = 0) -> ResearchRequest:
         """Build the payload sent to the planner."""
         return ResearchRequest(question=self.question(), dataset=dataset.name, candidates=self.candidates(), seed=seed)
 
     def compute_features(self, panel: Panel) -> dict[str, FloatArray]:
-        """Compute the use case's own features.
+        """Compute the use case's own features, as long as they build on no feature of the registry.
 
         Returns
         -------
         dict of str to ndarray of shape (n_bars, n_assets)
         """
-        from features import compute
-
-        candidates = self.candidates()
-        values = compute([candidate.expression for candidate in candidates], panel)
-        return {candidate.name: values[position] for position, candidate in enumerate(candidates)}
+        return {
+            candidate.name: resolve(candidate.text, plugins=self.load_plugins, extra=tuple(panel.extra)).compute(panel)
+            for candidate in self.candidates()
+        }
 
     def run(
         self,
@@ -74,6 +85,7 @@ class StrategyUseCase(ABC):
         dataset = self.ingest(context)
         self.label(context, dataset)
         request = self.build_request(dataset, seed=seed)
+        context = replace(context, load_plugins=self.load_plugins)
         return run_planner(request, budget=budget, planner=planner, context=context, on_event=on_event)
 
     def describe(self) -> dict[str, Any]:
@@ -82,4 +94,5 @@ class StrategyUseCase(ABC):
             "name": self.name,
             "question": self.question(),
             "candidates": [candidate.name for candidate in self.candidates()],
+            "plugins": [plugin.name for plugin in self.plugin_features()],
         }

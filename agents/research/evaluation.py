@@ -1,4 +1,4 @@
-"""From an expression to a trial: compute, test for leaks, backtest walk-forward, append to the ledger.
+"""From a feature to a trial: test for leaks, compute, backtest walk-forward, append to the ledger.
 
 The only place where the research side learns a Sharpe ratio of a searched strategy, and it learns it from the ledger's
 answer: the row is written first.
@@ -23,7 +23,7 @@ from core.market.panel import FloatArray
 from core.provenance import sha256_of
 from core.store.artifacts import FEATURE_SNAPSHOTS, ArtifactStore
 from core.store.records import VECTOR_WIDTH, Feature, FeatureStatus, Trial, TrialRecord
-from features import check_leaks, compute
+from features.computable import Computable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +51,18 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
     Raises
     ------
     ToolFailed
-        If the feature leaks, or never takes a position on this data.
+        If the feature leaks, is a plugin that breaks its contract, or never takes a position on this data.
     """
     try:
-        leaks = check_leaks(feature.expression, session.panel, seed=session.request.seed)
-        if not leaks.passed:
-            session.store.service.set_feature_status(feature.feature_id, FeatureStatus.REJECTED, "leak")
-            raise ToolFailed(f"{feature.name} uses the future and was rejected: {leaks.summary()}")
-        scores = compute(feature.expression, session.panel)
+        computable = session.resolve(feature.expression)
+        soundness = computable.check(session.panel, seed=session.request.seed)
+        if soundness.fault is not None:
+            session.store.service.set_feature_status(feature.feature_id, FeatureStatus.REJECTED, soundness.fault)
+            why = "uses the future" if soundness.fault == "leak" else "is not sound"
+            raise ToolFailed(f"{feature.name} {why} and was rejected: {soundness.summary}")
+        scores = computable.compute(session.panel)
         weights = compute_targets(scores, method=session.method, gross=1.0)
-        if _depends_on_level(session, feature.expression, weights):
+        if _depends_on_level(session, computable, weights):
             session.store.service.set_feature_status(feature.feature_id, FeatureStatus.REJECTED, "price_level")
             raise ToolFailed(
                 f"{feature.name} depends on the level of prices or volumes. Adjusted prices have their level from splits and "
@@ -102,7 +104,7 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
         "dsr": dsr,
         "n_trials": n_before + 1,
         "holding_bars": outcome.final_holding_bars,
-        "leak_checks": leaks.n_checks,
+        "leak_checks": soundness.n_checks,
         "oos_start": result.index[0].isoformat(),
     }
     trial_id = session.store.researcher.record_trial(
@@ -129,13 +131,14 @@ def evaluate_feature(session: ResearchSession, feature: Feature) -> TrialSummary
 def is_worth_a_trial(session: ResearchSession, expression: str) -> bool:
     """Tell whether an expression takes positions on this data, and not by the level of prices; no return is looked at."""
     try:
-        weights = compute_targets(compute(expression, session.panel), method=session.method, gross=1.0)
-        return bool(weights.any()) and not _depends_on_level(session, expression, weights)
+        computable = session.resolve(expression)
+        weights = compute_targets(computable.compute(session.panel), method=session.method, gross=1.0)
+        return bool(weights.any()) and not _depends_on_level(session, computable, weights)
     except DataError:  # it cannot be computed on this data
         return False
 
 
-def _depends_on_level(session: ResearchSession, expression: str, weights: FloatArray) -> bool:
+def _depends_on_level(session: ResearchSession, computable: Computable, weights: FloatArray) -> bool:
     """Tell whether the weights change when each symbol's prices are multiplied, and its volume divided, by a constant.
 
     That is what a later split does to the past of an adjusted series. The truncation test cannot see it, because the
@@ -145,7 +148,7 @@ def _depends_on_level(session: ResearchSession, expression: str, weights: FloatA
     factors = 2.0 ** np.random.default_rng(session.request.seed).permutation(np.arange(panel.n_assets) % 7 - 3)
     prices = {name: panel.get(name) * factors for name in panel.fields if name in ("open", "high", "low", "close")}
     volumes = {name: panel.get(name) / factors for name in panel.fields if name == "volume"}
-    scores = compute(expression, panel.replace(**prices, **volumes))
+    scores = computable.compute(panel.replace(**prices, **volumes))
     moved = np.abs(weights - compute_targets(scores, method=session.method, gross=1.0)).max(axis=1) > 1e-6
     return int(moved.sum()) > 0.01 * max(1, int(weights.any(axis=1).sum()))
 

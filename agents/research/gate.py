@@ -35,10 +35,10 @@ from backtest.integrity import (
 )
 from backtest.metrics import kurtosis, sharpe_per_period, skewness
 from backtest.portfolio import scores_to_weights
-from core.errors import StoreConflictError
-from core.market.panel import FloatArray
+from core.errors import DataError, StoreConflictError
+from core.market.panel import FloatArray, Panel
 from core.store.records import VECTOR_WIDTH, Trial
-from features import compute
+from features.computable import Computable
 
 MIN_DSR = 0.95
 MAX_SPA_P = 0.05
@@ -356,6 +356,7 @@ def _judge_holdout(session: ResearchSession, chosen: Sequence[Trial]) -> dict[in
     if not chosen:
         return {}
     candidates = {str(trial.trial_id): trial.expression for trial in chosen}
+    computables = {trial.trial_id: session.resolve(trial.expression) for trial in chosen}
     try:
         opening = service.open_holdout(session.lineage, session.run_id, candidates)
     except StoreConflictError as error:
@@ -368,7 +369,14 @@ def _judge_holdout(session: ResearchSession, chosen: Sequence[Trial]) -> dict[in
     record: dict[str, Any] = {}
     for trial in chosen:
         holding = int(trial.metrics["holding_bars"])
-        weights = scores_to_weights(compute(trial.expression, panel), method=session.method, holding_bars=holding)
+        scores = _compute_sealed(computables[trial.trial_id], panel, session)
+        if isinstance(scores, str):
+            record[str(trial.trial_id)] = {"net_sharpe": None, "psr": None, "n_obs": 0}
+            checks[trial.trial_id] = (
+                Check(name="holdout", figure=None, bound="computed without the future", passed=False, note=scores),
+            )
+            continue
+        weights = scores_to_weights(scores, method=session.method, holding_bars=holding)
         result = run_backtest(panel, weights, session.config).slice(first)
         sharpe, n_obs = sharpe_per_period(result.net_returns), len(result.net_returns)
         bound = f"probability of a positive Sharpe ratio > {needed:g}"
@@ -389,6 +397,18 @@ def _judge_holdout(session: ResearchSession, chosen: Sequence[Trial]) -> dict[in
         )
     service.record_holdout(session.lineage, session.run_id, record)
     return checks
+
+
+def _compute_sealed(computable: Computable, panel: Panel, session: ResearchSession) -> FloatArray | str:
+    """Compute a feature on all bars, or say why it cannot be believed there.
+
+    A plugin may behave otherwise on bars that the search never showed it: it is checked again with them.
+    """
+    try:
+        soundness = computable.check(panel, seed=session.request.seed)
+        return computable.compute(panel) if soundness.fault is None else soundness.summary
+    except DataError as error:
+        return str(error)
 
 
 def _finding(trial: Trial, checks: Sequence[Check], shared: _Shared) -> Finding:

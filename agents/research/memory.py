@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from agents.research.gate import Finding
-from agents.research.session import ResearchSession
+from agents.research.session import BuildingBlock, ResearchSession
 from agents.research.vectors import EMB_TYPE
-from core.store.records import RunStatus
+from core.errors import DataError
+from core.store.records import Dataset, FeatureKind, FeatureStatus, RunStatus
+from core.store.research import ResearchStore
+from features.expression import is_buildable, parse
+
+MAX_BLOCKS = 100
+
+
+def list_building_blocks(store: ResearchStore, dataset: Dataset) -> tuple[BuildingBlock, ...]:
+    """Collect the promoted features that an expression on this data set may name.
+
+    Returns
+    -------
+    tuple of BuildingBlock
+        Sorted by name; the newest of each name, and the newest `MAX_BLOCKS` of all. Without plugins, names that are no plain
+        word, and what reads columns that the data set does not have.
+    """
+    promoted = store.list_features({"status": FeatureStatus.PROMOTED, "kind": FeatureKind.EXPRESSION})
+    blocks: dict[str, BuildingBlock] = {}
+    for feature in reversed(promoted):
+        if feature.name in blocks or not is_buildable(feature.name) or not _is_readable(feature.expression, dataset.fields):
+            continue
+        if len(blocks) < MAX_BLOCKS:
+            blocks[feature.name] = BuildingBlock(
+                name=feature.name, expression=feature.expression, hypothesis=feature.hypothesis
+            )
+    return tuple(blocks[name] for name in sorted(blocks))
+
+
+def _is_readable(expression: str, fields: Collection[str]) -> bool:
+    try:
+        return parse(expression).fields <= set(fields)
+    except DataError:  # promoted by another version of the language, or on other columns
+        return False
 
 
 def recall(session: ResearchSession) -> dict[str, Any]:
@@ -34,6 +67,7 @@ def recall(session: ResearchSession) -> dict[str, Any]:
         "n_trials": len(trials),
         "n_runs_on_question": len(runs),
         "promoted": promoted,
+        "building_blocks": [block.name for block in session.building_blocks],
         "best": None
         if best is None
         else {"name": best.name, "expression": best.expression, "net_sharpe": best.metrics["net_sharpe"]},

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from core.errors import ConfigurationError
+from features.computable import PREFIX
 
 _MAX_QUESTION = 2_000
 
@@ -46,13 +47,37 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An idea to try: an expression whose high values are expected to outperform, and why."""
+    """An idea to try, and why.
+
+    Parameters
+    ----------
+    name : str
+        What to call it in the registry.
+    expression : str, optional
+        High values: expected to outperform. It may build on promoted features by name.
+    plugin : str, optional
+        Name of a plugin feature (`features.load_plugins`), instead of an expression.
+    family, hypothesis : str, optional
+        Which idea it varies, and why it should work.
+    parents : tuple of str, optional
+        Canonical expressions that it varies.
+    """
 
     name: str
-    expression: str
+    expression: str = ""
+    plugin: str = ""
     family: str = "user"
     hypothesis: str = ""
     parents: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.expression.strip()) == bool(self.plugin.strip()):
+            raise ConfigurationError(f"the candidate {self.name} needs either `expression` or `plugin`.")
+
+    @property
+    def text(self) -> str:
+        """What it is proposed as: the expression, or ``plugin:NAME``."""
+        return self.expression or f"{PREFIX}{self.plugin.strip()}"
 
 
 @dataclass(frozen=True, kw_only=True)

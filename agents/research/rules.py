@@ -92,6 +92,7 @@ def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
         known=session.tried_expressions(),
         proposed=session.proposed_expressions(),
         acceptable=lambda expression: is_worth_a_trial(session, expression),
+        resolve=session.resolve,
         rng=np.random.default_rng([session.request.seed, state.get("step", 0)]),
     )
     if not ideas:
@@ -102,7 +103,7 @@ def _plan_proposals(session: ResearchSession, state: PlannerState) -> AIMessage:
     ids = {summary["expression"]: summary["feature_id"] for summary in summaries}
     calls = [
         {
-            "expression": idea.expression,
+            "expression": idea.text,
             "name": idea.name,
             "family": idea.family,
             "hypothesis": idea.hypothesis,

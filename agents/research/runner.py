@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -17,9 +17,18 @@ from psycopg.rows import dict_row
 
 from agents.langgraph_chain import PlannerName, build_graph
 from agents.research.llm import check_model
+from agents.research.memory import list_building_blocks
 from agents.research.report import ResearchReport, report_folder
 from agents.research.request import Budget, ResearchRequest
-from agents.research.session import MIN_BARS, MIN_SEALED_BARS, Event, EventHandler, ResearchSession, ignore_event
+from agents.research.session import (
+    MIN_BARS,
+    MIN_SEALED_BARS,
+    BuildingBlock,
+    Event,
+    EventHandler,
+    ResearchSession,
+    ignore_event,
+)
 from core.clock import Clock, SystemClock
 from core.errors import AQFError, ConfigurationError, DataError, MissingDataError, StoreConflictError
 from core.market import dataset_info, list_datasets, load_dataset
@@ -29,7 +38,7 @@ from core.store.opening import Store, open_store
 from core.store.postgres import translated_errors
 from core.store.records import Dataset, Run, RunStatus
 from core.telemetry import run_scope
-from features import parse
+from features.plugins import PluginFeature, load_plugins
 
 PlannerChoice = Literal["auto", "rules", "llm"]
 
@@ -41,6 +50,12 @@ SINGLE_BACKTEST = "none"
 class ResearchContext:
     """What runs share: settings, an open store, a clock. Leaving its context closes the store.
 
+    Parameters
+    ----------
+    load_plugins : callable, optional
+        Returns the plugin features by name, of installed packages by default; ``lambda: load_plugins([mine])`` adds to them.
+        It is called when a run names a plugin.
+
     Examples
     --------
     >>> with ResearchContext.from_settings() as context:                          # doctest: +SKIP
@@ -50,12 +65,15 @@ class ResearchContext:
     settings: Settings
     store: Store
     clock: Clock
+    load_plugins: Callable[[], Mapping[str, PluginFeature]] = load_plugins
 
     @classmethod
-    def from_settings(cls, settings: Settings | None = None) -> ResearchContext:
+    def from_settings(
+        cls, settings: Settings | None = None, *, load_plugins: Callable[[], Mapping[str, PluginFeature]] = load_plugins
+    ) -> ResearchContext:
         """Open the store that the environment chooses."""
         settings = settings or Settings.load()
-        return cls(settings=settings, store=open_store(settings), clock=SystemClock())
+        return cls(settings=settings, store=open_store(settings), clock=SystemClock(), load_plugins=load_plugins)
 
     def close(self) -> None:
         """Close the store."""
@@ -156,7 +174,6 @@ def run_planner(
     with _borrowed(context) as open_context:
         open_context.store.require_conninfo()
         chosen = _choose_planner(planner, open_context.settings)
-        _check_candidates(request)
         service = open_context.store.service
         if thread_id is not None:
             known = [run for run in service.list_runs(limit=100_000) if run.thread_id == thread_id]
@@ -169,7 +186,9 @@ def run_planner(
                 return resume_run(known[0].run_id, context=open_context, on_event=on_event)
         data = ensure_dataset(open_context.store, request.dataset)
         run_id = uuid.uuid4()
-        session = build_session(open_context, run_id, request, budget or Budget(), data, on_event)
+        blocks = list_building_blocks(open_context.store.researcher, data)
+        session = build_session(open_context, run_id, request, budget or Budget(), data, on_event, blocks)
+        _check_candidates(session)
         run = service.create_run(
             run_id=run_id,
             request=request.to_dict(),
@@ -179,6 +198,7 @@ def run_planner(
             planner=chosen,
             budget=asdict(session.budget),
             code_version=code_version(),
+            building_blocks={block.name: {"expression": block.expression, "hypothesis": block.hypothesis} for block in blocks},
         )
         session.emit(Event(kind="started", message=f"run {run_id} on {data.name}", total=session.budget.trials))
         return _drive(open_context, session, run)
@@ -203,9 +223,9 @@ def resume_run(
         if found.status == RunStatus.FINISHED and found.report is not None:
             return load_report(open_context, found)
         request = ResearchRequest.from_dict(found.request)
-        session = build_session(
-            open_context, found.run_id, request, Budget(**found.budget), service.get_dataset(found.dataset_id), on_event
-        )
+        blocks = tuple(BuildingBlock(name=name, **block) for name, block in sorted(found.building_blocks.items()))
+        data = service.get_dataset(found.dataset_id)
+        session = build_session(open_context, found.run_id, request, Budget(**found.budget), data, on_event, blocks)
         session.emit(
             Event(kind="resumed", message=f"run {found.run_id} goes on from its last step", total=session.budget.trials)
         )
@@ -247,10 +267,10 @@ def _choose_planner(planner: PlannerChoice, settings: Settings) -> PlannerName:
     return planner
 
 
-def _check_candidates(request: ResearchRequest) -> None:
-    for candidate in request.candidates:
+def _check_candidates(session: ResearchSession) -> None:
+    for candidate in session.request.candidates:
         try:
-            parse(candidate.expression)
+            session.resolve(candidate.text)
         except DataError as error:
             raise ConfigurationError(f"the candidate {candidate.name} cannot be tried: {error}") from error
 
@@ -262,6 +282,7 @@ def build_session(
     budget: Budget,
     dataset: Dataset,
     on_event: EventHandler | None,
+    building_blocks: tuple[BuildingBlock, ...],
 ) -> ResearchSession:
     """Load what a run works with: the bars before the seal, as the `researcher` sees them.
 
@@ -293,6 +314,8 @@ def build_session(
         panel=panel,
         emit=on_event or ignore_event,
         deadline=time.monotonic() + budget.seconds,
+        building_blocks=building_blocks,
+        load_plugins=context.load_plugins,
     )
 
 

@@ -16,6 +16,7 @@ from agents.research.request import Candidate
 from core.errors import DataError, ExpressionError
 from features import parse
 from features.alphas import library_for
+from features.computable import Computable, is_plugin_text
 from features.grammar import crossover, mutate, random_expression
 
 STRONG_T = 2.0
@@ -63,6 +64,7 @@ def propose_ideas(
     known: Collection[str],
     proposed: Collection[str],
     acceptable: Callable[[str], bool],
+    resolve: Callable[[str], Computable],
     rng: np.random.Generator,
 ) -> list[Candidate]:
     """Choose what to try next.
@@ -83,6 +85,8 @@ def propose_ideas(
         Hashes of what this run has proposed.
     acceptable : callable
         Tells whether an expression drawn at random is worth a trial.
+    resolve : callable
+        Finds what the text of a candidate means.
     rng : numpy.random.Generator
 
     Returns
@@ -94,20 +98,21 @@ def propose_ideas(
 
     def offer(candidate: Candidate) -> None:
         if len(offered) < n:
-            sha = parse(candidate.expression).sha256
+            sha = resolve(candidate.text).sha256
             if sha not in offered and sha not in taken:
                 offered[sha] = candidate
 
     for candidate in own:
-        sha = parse(candidate.expression).sha256
+        sha = resolve(candidate.text).sha256
         if len(offered) < n and sha not in proposed:
             offered.setdefault(sha, candidate)
+    tried = [idea for idea in tried if not is_plugin_text(idea.expression)]  # what can be varied
     for candidate in _opposites(tried):
         offer(candidate)
     library = _library(question, fields, tried)
     refined = []
     if len(tried) >= FIRST_LOOK:
-        refined = [candidate for candidate in _refinements(tried) if parse(candidate.expression).sha256 not in taken]
+        refined = [candidate for candidate in _refinements(tried) if resolve(candidate.expression).sha256 not in taken]
     for candidate in refined[: n // 2]:
         offer(candidate)
     for candidate in [*library, *refined]:

@@ -20,7 +20,9 @@ from core.market.panel import Panel
 from core.settings import Settings
 from core.store.opening import Store
 from core.store.records import Dataset
-from features import parse
+from features.computable import Computable, resolve
+from features.expression import Expression, parse
+from features.plugins import PluginFeature, load_plugins
 
 Method = Literal["cross_section", "time_series"]
 MIN_CROSS_SECTION = 4
@@ -48,6 +50,15 @@ class Event:
     total: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildingBlock:
+    """A promoted feature that an expression may name; `expression` is canonical and names no other."""
+
+    name: str
+    expression: str
+    hypothesis: str
+
+
 EventHandler = Callable[[Event], None]
 
 
@@ -65,6 +76,10 @@ class ResearchSession:
         The bars before the seal, loaded as the `researcher`.
     holding_grid : tuple of int, default=(1, 2, 5, 10, 21)
         Holding periods that the walk-forward judgement chooses from.
+    building_blocks : tuple of BuildingBlock
+        What was promoted when the run began, so that its words mean the same after a crash.
+    load_plugins : callable
+        Returns the plugin features by name; called when the first of them is named.
     """
 
     store: Store
@@ -79,6 +94,8 @@ class ResearchSession:
     holding_grid: tuple[int, ...] = HOLDING_GRID
     emit: EventHandler = ignore_event
     deadline: float = float("inf")
+    building_blocks: tuple[BuildingBlock, ...] = ()
+    load_plugins: Callable[[], Mapping[str, PluginFeature]] = load_plugins
 
     @property
     def lineage(self) -> str:
@@ -96,6 +113,37 @@ class ResearchSession:
         min_train = min(252, max(60, self.panel.n_bars // 5))
         return WalkForward(min_train, 126)
 
+    @cached_property
+    def plugins(self) -> Mapping[str, PluginFeature]:
+        """Plugin features by name."""
+        return self.load_plugins()
+
+    def parse(self, text: str) -> Expression:
+        """Parse an expression over the columns of the data and the promoted features that the run began with.
+
+        Raises
+        ------
+        ExpressionError, LookAheadError
+            If it cannot be accepted.
+        """
+        return parse(text, extra=tuple(self.panel.extra), features=self._blocks)
+
+    def resolve(self, text: str) -> Computable:
+        """Find what a text of a candidate, a proposal or the registry means: an expression, or ``plugin:NAME``.
+
+        Raises
+        ------
+        DataError
+            If it cannot be accepted, or there is no such plugin.
+        ConfigurationError
+            If plugins cannot be loaded.
+        """
+        return resolve(text, plugins=lambda: self.plugins, extra=tuple(self.panel.extra), features=self._blocks)
+
+    @cached_property
+    def _blocks(self) -> Mapping[str, str]:
+        return {block.name: block.expression for block in self.building_blocks}
+
     def tried_expressions(self) -> set[str]:
         """Return the hashes of what any run tried on this data set."""
         rows = self.store.researcher.gateway.select(
@@ -107,7 +155,7 @@ class ResearchSession:
         """Return the hashes of what this run has proposed, accepted or not."""
         calls = self.store.researcher.list_tool_calls(self.run_id)
         expressions = [row["arguments"].get("expression") for row in calls if row["tool"] == "propose_new_feature"]
-        return {parse(expression).sha256 for expression in expressions if expression is not None}
+        return {self.resolve(expression).sha256 for expression in expressions if expression is not None}
 
     def out_of_time(self) -> bool:
         """Whether the search has used up its seconds."""

@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from agents.research.gate import count_independent_trials
+from agents.research.memory import list_building_blocks
 from agents.research.report import report_folder
 from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import SINGLE_BACKTEST, ResearchContext, build_session, ensure_dataset
@@ -26,15 +27,10 @@ from backtest.capacity import estimate_capacity
 from backtest.config import BacktestConfig
 from backtest.report import BacktestReport, build_report
 from backtest.walkforward import WalkForwardResult, run_walk_forward
-from core.errors import AQFError, ConfigurationError, DataError, ExpressionError
+from core.errors import AQFError, ConfigurationError
 from core.provenance import code_version
-from core.store.opening import Store
 from core.store.records import VECTOR_WIDTH, Trial
-from features import compute, parse
-from features.alphas import LIBRARY
-
-if TYPE_CHECKING:
-    from features.expression import Expression
+from features.computable import Computable, resolve
 
 _MAX_SHOWN = 200
 _FAMILY = "by_hand"
@@ -81,9 +77,10 @@ class SingleBacktest:
 
 
 def run_single_backtest(
-    what: str,
+    feature: str | Computable,
     *,
     context: ResearchContext,
+    name: str = "",
     dataset: str = "sp500_20",
     symbols: Sequence[str] = (),
     holding_bars: int | None = None,
@@ -94,9 +91,11 @@ def run_single_backtest(
 
     Parameters
     ----------
-    what : str
-        Name of a feature of the registry or of the library of hypotheses, or an expression.
+    feature : str or Computable
+        An expression, which may build on promoted features by name; ``plugin:NAME``; or either one resolved.
     context : ResearchContext
+    name : str, optional
+        What the registry is to call it if it does not know it yet; the feature's own text when empty.
     dataset : str, default="sp500_20"
     symbols : sequence of str, optional
         Part of the data set; all of it when empty.
@@ -115,7 +114,7 @@ def run_single_backtest(
     ConfigurationError
         If `holding_bars` is below 1.
     DataError
-        If the data set is unknown or too short, or `what` is neither a name nor an expression.
+        If the data set is unknown or too short, or the expression cannot be accepted.
     ToolError
         If the feature cannot be computed on the data, leaks, or never takes a position. No trial is recorded then.
     StoreError
@@ -124,13 +123,17 @@ def run_single_backtest(
     if holding_bars is not None and holding_bars < 1:
         raise ConfigurationError(f"`holding_bars` must be at least 1, was {holding_bars}.")
     data = ensure_dataset(context.store, dataset)
-    name, parsed = _find_feature(context.store, what)
-    shown = parsed.canonical if len(parsed.canonical) <= _MAX_SHOWN else f"{parsed.canonical[:_MAX_SHOWN]}..."
+    blocks = list_building_blocks(context.store.researcher, data)
+    if isinstance(feature, str):
+        known = {block.name: block.expression for block in blocks}
+        name = name or feature.strip()[:_MAX_SHOWN]
+        feature = resolve(feature, plugins=context.load_plugins, features=known)
+    shown = feature.canonical if len(feature.canonical) <= _MAX_SHOWN else f"{feature.canonical[:_MAX_SHOWN]}..."
     request = ResearchRequest(
-        question=f"Backtest {shown} ({parsed.sha256[:12]})", dataset=dataset, symbols=tuple(symbols), seed=seed, vectors=False
+        question=f"Backtest {shown} ({feature.sha256[:12]})", dataset=dataset, symbols=tuple(symbols), seed=seed, vectors=False
     )
     run_id = uuid.uuid4()
-    session = build_session(context, run_id, request, Budget(steps=1, trials=1), data, None)
+    session = build_session(context, run_id, request, Budget(steps=1, trials=1), data, None, blocks)
     session.config = config or BacktestConfig()
     session.holding_grid = (holding_bars,) if holding_bars is not None else session.holding_grid
     service = context.store.service
@@ -145,7 +148,7 @@ def run_single_backtest(
         code_version=code_version(),
     )
     try:
-        trial = _make_trial(session, name, parsed)
+        trial = _make_trial(session, name or shown, feature)
         single = _report(session, trial)
     except AQFError as error:
         service.fail_run(run_id, str(error))
@@ -155,24 +158,7 @@ def run_single_backtest(
     return single
 
 
-def _find_feature(store: Store, what: str) -> tuple[str, Expression]:
-    wanted = what.strip()
-    registered = store.researcher.list_features({"name": wanted})
-    if registered:
-        return wanted, parse(registered[-1].expression)
-    for hypothesis in LIBRARY:
-        if hypothesis.name == wanted:
-            return wanted, parse(hypothesis.expression)
-    try:
-        return wanted[:_MAX_SHOWN], parse(wanted)
-    except ExpressionError as error:
-        raise DataError(
-            f"{wanted!r} is neither the name of a feature nor an expression ({error}): see `aqf plan` for features, "
-            "or write one, such as `rank(-ts_sum(returns, 5))`."
-        ) from error
-
-
-def _make_trial(session: ResearchSession, name: str, parsed: Expression) -> Trial:
+def _make_trial(session: ResearchSession, name: str, feature: Computable) -> Trial:
     """Propose and backtest through the planner's own tools, so that nothing here can be laxer than there."""
     tools = {tool.name: tool for tool in build_tools(session)}
 
@@ -182,7 +168,7 @@ def _make_trial(session: ResearchSession, name: str, parsed: Expression) -> Tria
         return answer
 
     hypothesis = "Asked for by hand."
-    proposed = call("propose_new_feature", expression=parsed.canonical, name=name, family=_FAMILY, hypothesis=hypothesis)
+    proposed = call("propose_new_feature", expression=feature.canonical, name=name, family=_FAMILY, hypothesis=hypothesis)
     measured = call("run_backtest", feature_id=proposed["feature_id"])
     return session.store.researcher.list_trials({"trial_id": measured["trial_id"]})[0]
 
@@ -200,7 +186,7 @@ def _report(session: ResearchSession, trial: Trial) -> SingleBacktest:
     count = store.count_trials(session.lineage)
     behaviours = np.array(list(store.load_behaviours(session.lineage).values())).reshape(-1, VECTOR_WIDTH)
     n_effective = count_independent_trials(behaviours)
-    scores = compute(trial.expression, session.panel)
+    scores = session.resolve(trial.expression).compute(session.panel)
     outcome = run_walk_forward(
         session.panel,
         scores,

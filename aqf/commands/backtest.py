@@ -55,6 +55,7 @@ def backtest(
         with screen.Progress(quiet=as_json, lines=True) as progress:
             from agents import ResearchContext
             from agents.research.single import run_single_backtest
+            from aqf.catalogue import find_feature
             from backtest.config import BacktestConfig
 
             given = {
@@ -67,9 +68,11 @@ def backtest(
             config = BacktestConfig(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
             context = stack.enter_context(ResearchContext.from_settings())
             progress.say(f"  backtesting on {dataset}")
+            found = find_feature(feature, context.store.service.list_features())
             single = run_single_backtest(
-                feature,
+                found.feature,
                 context=context,
+                name=found.title,
                 dataset=dataset,
                 symbols=tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip()),
                 holding_bars=holding,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from core.market import Panel
     from core.store import Store
     from core.store.records import Dataset
+    from features.contract import ContractCheck
+    from features.leaks import Leak, LeakReport
+    from features.plugins import PluginFeature
     from features.study_result import FeatureStudy
 
 _FORMULA = re.compile(r"-[^-]")
@@ -44,7 +48,8 @@ on_dataset = click.option(
 def features() -> None:
     """List features, explain one, and measure what it tells about later returns.
 
-    A feature is named, `reversal_5`, or written, "-ts_mean(returns, 5) / ts_std(returns, 21)".
+    A feature is named, `reversal_5`, or written, "-ts_mean(returns, 5) / ts_std(returns, 21)". Plugin features, written in
+    Python, come from installed packages (entry points `aqf.features`) and use cases, and are named too.
     """
 
 
@@ -53,14 +58,14 @@ def features() -> None:
 @click.option("--family", default=None, help="Only this family.")
 @as_json
 def list_command(dataset: str | None, family: str | None, as_json: bool) -> None:
-    """List known hypotheses and the features of the registry, with what became of them."""
-    from aqf.catalogue import check_family, list_entries
+    """List known hypotheses, plugin features and the features of the registry, with what became of them."""
+    from aqf.catalogue import check_family, list_entries, load_plugins
     from core.settings import Settings
     from core.store import open_store
 
     have = None
     with screen.working("opening the store", quiet=as_json), open_store(Settings.load()) as store:
-        entries = list_entries(store.service.list_features())
+        entries = list_entries(store.service.list_features(), load_plugins())
         if dataset is not None:
             from agents.research.runner import ensure_dataset
 
@@ -105,12 +110,20 @@ def operators(as_json: bool) -> None:
 @click.argument("expression")
 @as_json
 def explain(expression: str, as_json: bool) -> None:
-    """Say in words what EXPRESSION, or a known hypothesis by its name, computes, and draw its tree."""
+    """Say in words what EXPRESSION, or a known hypothesis by its name, computes, and draw its tree.
+
+    Of a plugin it says what the plugin declares.
+    """
     from aqf.catalogue import find_feature
     from features.explanation import explain
+    from features.expression import Expression
 
     found = find_feature(expression)
-    explanation = explain(found.expression)
+    source = found.feature.source
+    if not isinstance(source, Expression):
+        _explain_plugin(found, source, as_json)
+        return
+    explanation = explain(source)
     if as_json:
         screen.print_json(explanation.to_dict() | {"name": None if found.entry is None else found.entry.name})
         return
@@ -138,11 +151,13 @@ def show(feature: str, dataset: str, quantiles: int, out: Path | None, as_json: 
     with screen.working(f"loading {dataset}", quiet=as_json), open_store(settings) as store:
         found = find_feature(feature, store.service.list_features())
         stored, panel = _load(store, dataset)
+    from features.expression import Expression
     from features.study import study
 
+    source = found.feature.source
     with screen.working(f"measuring over {panel.n_bars:,} bars and 20 horizons, then drawing", quiet=as_json):
         measured = study(
-            found.expression,
+            source if isinstance(source, Expression) else found.feature.compute(panel),
             panel,
             n_quantiles=quantiles,
             sealed_from=stored.sealed_from,
@@ -150,13 +165,17 @@ def show(feature: str, dataset: str, quantiles: int, out: Path | None, as_json: 
             hypothesis="" if found.entry is None else found.entry.hypothesis,
         )
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dataset}-{found.title}")[:60]
-        folder = out or settings.home / "studies" / f"{name}-{found.expression.sha256[:8]}"
+        folder = out or settings.home / "studies" / f"{name}-{found.feature.sha256[:8]}"
         files = [str(path) for path in measured.save(folder)]
     status = None if found.entry is None else found.entry.status
     if as_json:
-        assert measured.explanation is not None
-        tree = measured.explanation.tree
-        screen.print_json(measured.to_dict() | {"status": status, "tree": tree, "files": files})
+        feature_of = {
+            "expression": found.feature.canonical,
+            "expression_sha256": found.feature.sha256,
+            "lookback": found.feature.lookback,
+            "tree": None if measured.explanation is None else measured.explanation.tree,
+        }
+        screen.print_json(measured.to_dict() | feature_of | {"status": status, "files": files})
         return
     _print_head(found)
     _print_study(measured)
@@ -166,37 +185,54 @@ def show(feature: str, dataset: str, quantiles: int, out: Path | None, as_json: 
 @features.command(cls=FormulaCommand, epilog='Example:  aqf features check "close / delay(close, 5) - 1" --dataset sp500_20')
 @click.argument("feature")
 @on_dataset
-@click.option("--cuts", type=click.IntRange(1, 1_000), default=8, show_default=True, help="Places where the data are cut.")
+@click.option("--cuts", type=click.IntRange(1, 1_000), help="Places where the data are cut for an expression, 8 by default.")
 @as_json
-def check(feature: str, dataset: str, cuts: int, as_json: bool) -> None:
-    """Test whether FEATURE, a name or an expression, knows the future; exit code 1 if it does."""
+def check(feature: str, dataset: str, cuts: int | None, as_json: bool) -> None:
+    """Test whether FEATURE, a name or an expression, knows the future, and whether a plugin keeps its whole contract.
+
+    Exit code 1 if it does not pass.
+    """
     from aqf.catalogue import find_feature
     from core.settings import Settings
     from core.store import open_store
-    from features import check_leaks
+    from features.contract import check_feature
+    from features.expression import Expression
+    from features.leaks import check_leaks
 
     with screen.working(f"loading {dataset}", quiet=as_json), open_store(Settings.load()) as store:
         found = find_feature(feature, store.service.list_features())
         _, panel = _load(store, dataset)
+    source = found.feature.source
+    clauses: tuple[ContractCheck, ...] = ()
+    leaks: LeakReport | None
     with screen.working("recomputing with the future cut off and altered", quiet=as_json):
-        report = check_leaks(found.expression, panel, n_cuts=cuts)
+        if isinstance(source, Expression):
+            leaks = check_leaks(source, panel, n_cuts=cuts)
+            passed, summary = leaks.passed, leaks.summary()
+        elif cuts is not None:
+            raise click.UsageError(f"`--cuts` is for expressions; the contract of the plugin {source.name} has its own cuts.")
+        else:
+            found.feature.check_inputs(panel)
+            report = check_feature(source, panel)
+            leaks, clauses, passed, summary = report.leaks, report.checks, report.passed, report.summary()
     if as_json:
-        leaks = [
-            {"bar": leak.bar, "ts": leak.timestamp.isoformat(), "symbol": leak.symbol, "cut": leak.cut, "change": leak.change}
-            for leak in report.leaks
-        ]
         screen.print_json(
             {
-                "expression": found.expression.canonical,
-                "passed": report.passed,
-                "n_checks": report.n_checks,
-                "summary": report.summary(),
-                "leaks": leaks,
+                "expression": found.feature.canonical,
+                "passed": passed,
+                "n_checks": 0 if leaks is None else leaks.n_checks,
+                "summary": summary,
+                "leaks": [] if leaks is None else [_leak_to_dict(leak) for leak in leaks.leaks],
+                "checks": [asdict(clause) for clause in clauses],
             }
         )
+    elif isinstance(source, Expression):
+        click.echo(f"{found.title}: {summary}")
     else:
-        click.echo(f"{found.title}: {report.summary()}")
-    if not report.passed:
+        click.echo(f"{found.title} {'keeps' if passed else 'breaks'} its contract on {dataset}")
+        for clause in clauses:
+            click.echo(f"  {'kept' if clause.passed else 'BROKEN':6}  {clause.name}: {clause.detail}")
+    if not passed:
         raise click.exceptions.Exit(1)
 
 
@@ -214,8 +250,8 @@ def snapshot(feature: str, dataset: str, as_json: bool) -> None:
     with screen.working(f"computing on {dataset}", quiet=as_json), open_store(Settings.load()) as store:
         found = find_feature(feature, store.service.list_features())
         _, panel = _load(store, dataset)
-        saved = save_snapshot(found.expression, panel, store.artifacts)
-        load_snapshot(saved, store.artifacts, expression=found.expression, panel=panel)
+        saved = save_snapshot(found.feature, panel, store.artifacts)
+        load_snapshot(saved, store.artifacts, expression=found.feature, panel=panel)
     if as_json:
         screen.print_json(saved.to_dict())
         return
@@ -238,6 +274,7 @@ def _entry_to_dict(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "family": entry.family,
+        "kind": entry.kind,
         "expression": entry.expression,
         "expression_sha256": entry.sha256,
         "hypothesis": entry.hypothesis,
@@ -252,7 +289,32 @@ def _print_head(found: Found) -> None:
     if found.entry is not None:
         reason = "" if found.entry.reason is None else f", {found.entry.reason}"
         click.echo(f"{found.entry.name} ({found.entry.family}, {found.entry.status}{reason}): {found.entry.hypothesis}")
-    click.echo(f"{found.expression.canonical}\n")
+    click.echo(f"{found.feature.canonical}\n")
+
+
+def _explain_plugin(found: Found, plugin: PluginFeature, as_json: bool) -> None:
+    described = {
+        "name": plugin.name,
+        "version": plugin.version,
+        "hypothesis": plugin.hypothesis,
+        "lookback": plugin.lookback,
+        "columns": sorted(plugin.columns),
+        "event_kinds": sorted(plugin.event_kinds),
+        "expression": found.feature.canonical,
+        "expression_sha256": found.feature.sha256,
+    }
+    if as_json:
+        screen.print_json(described)
+        return
+    _print_head(found)
+    history = "all of history" if plugin.lookback is None else f"{plugin.lookback} bars before the current one"
+    reads = ", ".join([*sorted(plugin.columns), *(f"events of kind {kind}" for kind in sorted(plugin.event_kinds))])
+    click.echo(f"A plugin, written in Python: it reads {reads or 'no column'}, and needs {history}.")
+    click.echo(f"`aqf features check {plugin.name}` tests whether it keeps to that.")
+
+
+def _leak_to_dict(leak: Leak) -> dict[str, Any]:
+    return {"bar": leak.bar, "ts": leak.timestamp.isoformat(), "symbol": leak.symbol, "cut": leak.cut, "change": leak.change}
 
 
 def _print_study(study: FeatureStudy) -> None:
@@ -264,8 +326,9 @@ def _print_study(study: FeatureStudy) -> None:
     def line(what: str, values: Sequence[float | None], shown: Sequence[int]) -> str:
         return f"  {what}: " + ", ".join(f"{show_figure(values[lag - 1], 2)} at {lag}" for lag in shown)
 
-    assert study.explanation is not None
-    click.echo(f"{study.explanation}\n\n{study.sample}")
+    if study.explanation is not None:
+        click.echo(f"{study.explanation}\n")
+    click.echo(study.sample)
     for caveat in study.caveats:
         click.echo(f"  ! {caveat}")
     n = study.n_quantiles

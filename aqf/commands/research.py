@@ -52,11 +52,12 @@ def plan(
     with ExitStack() as stack:
         with screen.Progress(quiet=as_json) as progress:
             from agents import Budget, ResearchContext, ResearchRequest, run_planner
+            from use_cases import load_all_plugins
 
             wanted = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
             request = ResearchRequest(question=question, dataset=dataset, symbols=wanted, seed=seed)
             budget = Budget(steps=steps, trials=trials, usd=usd, seconds=seconds)
-            context = stack.enter_context(ResearchContext.from_settings())
+            context = stack.enter_context(ResearchContext.from_settings(load_plugins=load_all_plugins))
             report = run_planner(request, budget=budget, planner=planner, context=context, on_event=progress.on_event)
         show_report(context, report, out=out, as_json=as_json)
 
@@ -70,8 +71,9 @@ def resume(run: str, out: Path | None, as_json: bool) -> None:
     with ExitStack() as stack:
         with screen.Progress(quiet=as_json) as progress:
             from agents import ResearchContext, resume_run
+            from use_cases import load_all_plugins
 
-            context = stack.enter_context(ResearchContext.from_settings())
+            context = stack.enter_context(ResearchContext.from_settings(load_plugins=load_all_plugins))
             report = resume_run(run, context=context, on_event=progress.on_event)
         show_report(context, report, out=out, as_json=as_json)
 

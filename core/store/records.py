@@ -91,17 +91,18 @@ class Dataset(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Feature(_Record):
-    """A feature of the registry."""
+    """A feature of the registry. `lookback` is None for a plugin that needs all of history."""
 
     feature_id: UUID
     name: str
     version: int
     expression: str
     expression_sha256: str
-    lookback: int
+    lookback: int | None
     family: str
     hypothesis: str
     status: str
+    kind: str = FeatureKind.EXPRESSION
     reason: str | None = None
     run_id: UUID | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -109,7 +110,11 @@ class Feature(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(_Record):
-    """A research run. `report` is None until it has finished, and for the role that may not read it."""
+    """A research run. `report` is None until it has finished, and for the role that may not read it.
+
+    `building_blocks` are the promoted features that it may build on, as they were when it began: expression
+    and hypothesis by name.
+    """
 
     run_id: UUID
     request: Mapping[str, Any]
@@ -125,6 +130,7 @@ class Run(_Record):
     finished_at: datetime | None = None
     error: str | None = None
     report: Mapping[str, Any] | None = None
+    building_blocks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

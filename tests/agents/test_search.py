@@ -6,9 +6,18 @@ import pytest
 from agents.research.request import Candidate
 from agents.research.search import Tried, asked_families, count_by_family, propose_ideas
 from core.market.panel import BAR_FIELDS
-from features import parse
+from features import FunctionFeature, parse
 from features.alphas import library_for
+from features.computable import Computable, resolve
 
+GAP = FunctionFeature(
+    name="gap",
+    version="1",
+    hypothesis="A gap is filled.",
+    lookback=0,
+    columns=frozenset({"open", "close"}),
+    function=lambda panel: panel.open / panel.close,
+)
 FAMILIES = ("low_volatility", "momentum", "reversal", "volume")
 
 
@@ -32,6 +41,7 @@ def propose(
         known=known,
         proposed=proposed,
         acceptable=lambda expression: True,
+        resolve=lambda text: resolve(text, plugins=lambda: {"gap": GAP}),
         rng=np.random.default_rng(seed),
     )
 
@@ -143,3 +153,15 @@ def test_the_ideas_of_the_request_are_tried_whoever_tried_them_before_but_once_a
     sha = parse(own.expression).sha256
     assert propose(own=[own], known={sha})[0] == own
     assert own not in propose(own=[own], known={sha}, proposed={sha})
+
+
+def test_a_plugin_is_offered_once_and_never_varied() -> None:
+    own = [Candidate(name="gap", plugin="gap", family="overnight")]
+    (first,) = propose(1, own=own)
+    assert (first.text, first.family) == ("plugin:gap", "overnight")
+    made = Computable.of(GAP)
+    assert "gap" not in {idea.name for idea in propose(30, own=own, proposed=[made.sha256])}
+    for t_stat in (-9.0, 9.0):
+        again = propose(60, tried=[tried("gap", made.canonical, t_stat, "overnight")] * 30, known=[made.sha256])
+        assert all("plugin:" not in idea.text and not idea.parents for idea in again[:20])
+        assert "inverse_gap" not in {idea.name for idea in again}

@@ -12,9 +12,8 @@ from agents.research.single import SingleBacktest, run_single_backtest
 from backtest.config import BacktestConfig
 from backtest.markets import no_edge
 from backtest.metrics import sharpe_per_period
-from core.errors import ConfigurationError, DataError, MissingDataError, StoreUnavailableError, ToolFailed
+from core.errors import ConfigurationError, ExpressionError, MissingDataError, StoreUnavailableError, ToolFailed
 from core.store.records import Dataset, RunStatus, Trial
-from features.alphas import LIBRARY
 
 REVERSAL = "-ts_sum(returns, 5)"
 
@@ -79,12 +78,13 @@ def test_holding_and_settings_are_those_that_were_asked_for(context: ResearchCon
     assert len(config["symbols"]) == 5
 
 
-def test_a_feature_is_found_by_the_name_in_the_registry_or_the_library(context: ResearchContext, market: Dataset) -> None:
-    known = next(one for one in LIBRARY if one.expression.count("returns") and "market" not in one.expression)
-    by_name = backtest(context, known.name)
-    assert by_name.name == known.name
-    assert by_name.report.title == f"{known.name} on noise"
-    assert backtest(context, by_name.expression).name == known.name
+def test_a_new_feature_gets_the_name_it_is_given_and_a_known_one_keeps_its_own(
+    context: ResearchContext, market: Dataset
+) -> None:
+    named = backtest(context, name="weekly reversal")
+    assert named.name == "weekly reversal"
+    assert named.report.title == "weekly reversal on noise"
+    assert backtest(context).name == "weekly reversal"
 
 
 def test_what_cannot_be_held_is_said_before_any_figure(context: ResearchContext) -> None:
@@ -95,10 +95,8 @@ def test_what_cannot_be_held_is_said_before_any_figure(context: ResearchContext)
     assert done.report.figures["rank_ic"] is None
 
 
-def test_what_is_neither_a_name_nor_an_expression_is_refused_before_a_run_begins(
-    context: ResearchContext, market: Dataset
-) -> None:
-    with pytest.raises(DataError, match=r"'no such thing\(' is neither the name of a feature nor an expression"):
+def test_what_is_no_expression_is_refused_before_a_run_begins(context: ResearchContext, market: Dataset) -> None:
+    with pytest.raises(ExpressionError, match="this is not a formula"):
         backtest(context, "no such thing(")
     with pytest.raises(ConfigurationError, match="`holding_bars` must be at least 1, was 0"):
         backtest(context, holding_bars=0)

@@ -1,3 +1,7 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -6,8 +10,11 @@ from aqf import catalogue
 from aqf.catalogue import NOT_TRIED, check_family, find_feature, list_entries
 from core.errors import ExpressionError, LookAheadError, MissingDataError
 from core.store.records import Feature
-from features.alphas import LIBRARY, Hypothesis
+from features import load_plugins
+from features.alphas import ALPHA158, LIBRARY, Hypothesis
+from features.computable import Computable
 from features.expression import parse
+from tests.packages import installed
 
 
 def registered(name: str, expression: str, *, version: int = 1, status: str = "promoted") -> Feature:
@@ -31,13 +38,13 @@ def registered(name: str, expression: str, *, version: int = 1, status: str = "p
 
 def test_every_known_hypothesis_is_listed_and_found_by_its_name() -> None:
     entries = list_entries()
-    assert [entry.name for entry in entries] == [hypothesis.name for hypothesis in LIBRARY]
+    assert [entry.name for entry in entries] == [*(hypothesis.name for hypothesis in LIBRARY), *ALPHA158]
     assert {entry.status for entry in entries} == {NOT_TRIED}
     for entry in entries[::20]:
         found = find_feature(f" {entry.name} ")
         assert found.entry == entry
         assert found.title == entry.name
-        assert found.expression == parse(entry.expression)
+        assert found.feature.source == parse(entry.expression)
 
 
 def test_a_hypothesis_that_was_tried_carries_its_verdict_whatever_it_was_called() -> None:
@@ -51,7 +58,7 @@ def test_a_hypothesis_that_was_tried_carries_its_verdict_whatever_it_was_called(
 
 def test_the_registry_comes_before_the_library_and_its_newest_version_first() -> None:
     rows = [registered("reversal_5", "-ts_sum(returns, 4)"), registered("reversal_5", "-ts_sum(returns, 6)", version=2)]
-    assert find_feature("reversal_5", rows).expression == parse("-ts_sum(returns, 6)")
+    assert find_feature("reversal_5", rows).feature.source == parse("-ts_sum(returns, 6)")
 
 
 def test_a_formula_is_recognised_when_it_is_known() -> None:
@@ -65,13 +72,15 @@ def test_a_formula_is_recognised_when_it_is_known() -> None:
 def test_an_expression_may_build_on_features_of_both() -> None:
     rows = [registered("mine", "ts_mean(returns, 7)")]
     found = find_feature("rank(mine) - rank(reversal_5)", rows)
-    assert found.expression == parse("rank(ts_mean(returns, 7)) - rank(-pct_change(close, 5))")
+    assert found.feature.source == parse("rank(ts_mean(returns, 7)) - rank(-pct_change(close, 5))")
+    found = find_feature("KMID + mine", rows)
+    assert found.feature.source == parse("(close - open) / open + ts_mean(returns, 7)")
 
 
 def test_a_feature_called_like_a_field_never_shadows_it() -> None:
     rows = [registered("close", "open * 2"), registered("two words", "open * 3")]
-    assert find_feature("rank(close)", rows).expression == parse("rank(close)")
-    assert find_feature("two words", rows).expression == parse("open * 3")
+    assert find_feature("rank(close)", rows).feature.source == parse("rank(close)")
+    assert find_feature("two words", rows).feature.source == parse("open * 3")
 
 
 def test_what_this_version_cannot_parse_is_listed_but_not_run() -> None:
@@ -100,13 +109,64 @@ def test_an_unknown_family_is_answered_with_the_nearest() -> None:
 
 def test_another_catalogue_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     more = Hypothesis(
-        name="KMID",
-        family="alpha158",
-        expression="(close - open) / open",
+        name="BODY",
+        family="candles",
+        expression="(close - open) / close",
         hypothesis="The body of the candle.",
-        source="qlib",
+        source="a book",
         needs=frozenset({"open", "close"}),
     )
     monkeypatch.setattr(catalogue, "CATALOGUES", (*catalogue.CATALOGUES, lambda: (more,)))
-    assert find_feature("KMID").title == "KMID"
-    assert list_entries()[-1].family == "alpha158"
+    assert find_feature("BODY").title == "BODY"
+    assert list_entries()[-1].family == "candles"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Iterator[Path]:
+    with installed(tmp_path) as file:
+        yield file
+
+
+def of_plugin(plugin: str, **changes: Any) -> Feature:
+    made = Computable.of(load_plugins()[plugin])
+    row = registered("in_registry", "close", status="rejected")
+    return replace(row, kind="plugin", expression=made.canonical, expression_sha256=made.sha256, **changes)
+
+
+def test_a_plugin_is_named_last_and_carries_its_verdict(package: Path) -> None:
+    found = find_feature("dip_in_python")
+    assert found.entry is not None
+    assert (found.title, found.entry.kind, found.entry.family, found.entry.status) == (
+        "dip_in_python",
+        "plugin",
+        "plugin",
+        NOT_TRIED,
+    )
+    assert found.entry.needs == {"close"}
+    row = of_plugin("dip_in_python")
+    for text in ("dip_in_python", "plugin:dip_in_python"):
+        entry = find_feature(text, [row]).entry
+        assert entry is not None and (entry.status, entry.family, entry.name) == ("rejected", "found", "dip_in_python")
+    assert find_feature("in_registry", [row]).feature == found.feature
+    entries = list_entries([row], load_plugins())
+    assert [entry.name for entry in entries if entry.kind == "plugin"] == list(load_plugins())
+    assert "in_registry" not in [entry.name for entry in entries]
+
+
+def test_an_expression_cannot_build_on_a_plugin_and_a_misspelt_one_is_suggested(package: Path) -> None:
+    with pytest.raises(ExpressionError, match=r"`dip_in_python` is a plugin feature, which no expression can build on"):
+        find_feature("rank(dip_in_python)")
+    with pytest.raises(ExpressionError, match=r"there is no feature `dip_python`. Did you mean the plugin dip_in_python\?"):
+        find_feature("dip_python")
+    with pytest.raises(ExpressionError, match=r"unknown field `reversal_55` .*did you mean reversal_5\?"):
+        find_feature("reversal_55")
+
+
+def test_code_that_changed_is_computed_under_its_own_name_and_not_under_that_of_the_registry(package: Path) -> None:
+    rows = [of_plugin("dip_in_python"), of_plugin("dip_in_python", name="dip_in_python")]
+    package.write_text(package.read_text() + "# a change\n")
+    found = find_feature("dip_in_python", rows).entry
+    assert found is not None and found.status == NOT_TRIED
+    with pytest.raises(MissingDataError, match="bring back the code that it was"):
+        find_feature("in_registry", rows)
+    assert [entry.kind for entry in list_entries(rows)][-1] == "plugin"

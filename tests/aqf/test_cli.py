@@ -262,7 +262,7 @@ def test_backtest_writes_a_report_and_counts_as_a_trial(home: Path, dataset: dic
 def test_backtest_refuses_what_it_cannot_read_with_the_remedy(home: Path, dataset: dict[str, Any]) -> None:
     unknown = run(home, "backtest", "reversl", "--dataset", "mine")
     assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert "aqf: 'reversl' is neither the name of a feature nor an expression" in unknown.stderr
+    assert "aqf: unknown field `reversl` at column 0 (did you mean reversal_5?)" in unknown.stderr
     ahead = run(home, "backtest", "delay(close, -1) / close", "--dataset", "mine")
     assert ahead.returncode == 1
     assert "aqf: " in ahead.stderr

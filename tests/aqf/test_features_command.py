@@ -14,11 +14,13 @@ from core.market import Panel
 from core.settings import Settings
 from core.store import open_store
 from core.store.artifacts import FileArtifactStore
+from features.alphas import ALPHA158
 from features.expression import parse
 from features.leaks import Leak, LeakReport
 from features.snapshots import load_snapshot
 from features.study import study
 from tests.conftest import make_reachable_folder, sweep
+from tests.packages import installed
 
 FORMULA = "-ts_sum(returns, 3)"
 
@@ -190,3 +192,81 @@ def test_operators_and_explain_need_no_store(
     assert explained["sentence"] == "Minus the relative change over 5 bars of close."
     assert "└─ low" in shell.run("explain", "-high / low").stdout
     assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Iterator[Path]:
+    with installed(tmp_path) as file:
+        yield file
+
+
+def test_qlibs_features_are_listed_shown_and_built_on_by_name(shell: Shell, panel: Panel, tmp_path: Path) -> None:
+    rows = shell.answer("list", "--family", "alpha158", "--dataset", "mine")
+    assert [row["name"] for row in rows] == list(ALPHA158)
+    found = shell.answer("show", "KMID + rank(MA5)", "--dataset", "mine", "--out", str(tmp_path / "out"))
+    expected = parse("(close - open) / open + rank(ts_mean(close, 5) / close)")
+    assert found["expression_sha256"] == expected.sha256
+    assert shell.answer("explain", "MA5")["name"] == "MA5"
+    assert shell.answer("check", "VSUMD10", "--dataset", "mine", "--cuts", "2")["passed"]
+
+
+def test_plugins_are_listed_with_their_kind(shell: Shell, panel: Panel, package: Path) -> None:
+    rows = {row["name"]: row for row in shell.answer("list") if row["kind"] == "plugin"}
+    assert list(rows) == ["careless", "dip_in_python", "level", "news", "tomorrow"]
+    assert rows["dip_in_python"]["expression"].startswith("plugin:dip_in_python@1#")
+    assert rows["dip_in_python"]["needs"] == ["close"]
+    explained = shell.answer("explain", "dip_in_python")
+    assert (explained["version"], explained["lookback"], explained["columns"]) == ("1", 5, ["close"])
+    text = shell.run("explain", "tomorrow").stdout
+    assert "it reads close, and needs all of history" in text
+
+
+def test_a_plugin_is_checked_against_its_contract(shell: Shell, panel: Panel, package: Path) -> None:
+    found = shell.answer("check", "dip_in_python", "--dataset", "mine")
+    assert found["passed"]
+    assert {check["name"] for check in found["checks"]} >= {"lookback", "no_leak", "determinism"}
+    leaking = shell.run("check", "tomorrow", "--dataset", "mine", "--json")
+    assert leaking.returncode == 1
+    assert json.loads(leaking.stdout)["leaks"]
+    for name, text in (("tomorrow", "BROKEN  no_leak: leak: "), ("careless", "BROKEN  shape_and_dtype: float64 is expected")):
+        broken = shell.run("check", name, "--dataset", "mine")
+        assert broken.returncode == 1
+        assert f"{name} breaks its contract on mine" in broken.stdout
+        assert text in broken.stdout
+
+
+def test_a_plugin_is_studied_by_its_values_and_kept(shell: Shell, panel: Panel, package: Path, tmp_path: Path) -> None:
+    found = shell.answer("show", "dip_in_python", "--dataset", "mine", "--out", str(tmp_path / "out"))
+    twin = study("-pct_change(close, 5)", panel).to_dict()
+    assert [row["rank_ic"] for row in found["horizons"]] == pytest.approx([row["rank_ic"] for row in twin["horizons"]])
+    assert (found["tree"], found["lookback"], found["title"]) == (None, 5, "dip_in_python")
+    assert found["expression"].startswith("plugin:dip_in_python@1#")
+    assert "tree.png" not in [Path(file).name for file in found["files"]]
+    assert "plugin:dip_in_python@1#" in shell.run("show", "dip_in_python", "--dataset", "mine").stdout
+    saved = shell.answer("snapshot", "dip_in_python", "--dataset", "mine")
+    assert saved["expression"] == found["expression"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["check", "dip_in_python", "--dataset", "mine", "--cuts", "3"], 2, "`--cuts` is for expressions"),
+        (["check", "dip_in_pythn"], 1, "Did you mean the plugin dip_in_python?"),
+        (["show", "plugin:gap"], 1, "there is no plugin 'gap'. There are careless, dip_in_python"),
+        (["show", "news", "--dataset", "mine"], 1, "the plugin news reads events of kind news, and there are none here"),
+        (["check", "news", "--dataset", "mine"], 1, "the plugin news reads events of kind news, and there are none here"),
+        (["snapshot", "rank(dip_in_python)"], 1, "which no expression can build on"),
+    ],
+)
+def test_bad_use_of_a_plugin_is_one_line_with_a_remedy(
+    shell: Shell, panel: Panel, package: Path, arguments: list[str], code: int, text: str
+) -> None:
+    test_bad_input_is_one_line_with_a_remedy(shell, arguments, code, text)
+
+
+def test_a_package_that_is_broken_is_named_where_it_matters_and_nowhere_else(shell: Shell, panel: Panel, package: Path) -> None:
+    package.write_text("import nothing_of_this_name\n")
+    refused = shell.run("list")
+    assert refused.returncode == 1
+    assert "of house-features cannot be loaded (ModuleNotFoundError" in refused.stderr
+    assert shell.answer("check", "reversal_5", "--dataset", "mine")["passed"]

@@ -91,7 +91,7 @@ def test_what_is_wrong_in_a_feature_is_told_with_its_name():
 
 
 def test_misspelled_features_are_suggested():
-    with pytest.raises(ExpressionError, match=r"did you mean trend\?.*the features trend"):
+    with pytest.raises(ExpressionError, match=r"did you mean trend\?.*volume, vwap; 1 features can be named too"):
         parse("rank(trnd)", features={"trend": TREND})
 
 

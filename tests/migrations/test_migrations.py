@@ -133,6 +133,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "budget",
         "usage",
         "code_version",
+        "building_blocks",
         "started_at",
         "finished_at",
     )

@@ -109,7 +109,7 @@ def test_its_request_carries_its_ideas(dataset: Dataset, case: EquityMomentum) -
     assert (request.dataset, request.seed, request.question) == ("stocks", 9, case.question())
     assert [candidate.name for candidate in request.candidates] == NAMES
     assert all(parse(candidate.expression).fields == {"close"} for candidate in request.candidates)
-    assert case.describe() == {"name": "equity_momentum", "question": case.question(), "candidates": NAMES}
+    assert case.describe() == {"name": "equity_momentum", "question": case.question(), "candidates": NAMES, "plugins": []}
 
 
 def test_it_runs_as_a_command(context: ResearchContext, dataset: Dataset, tmp_path: Path) -> None:

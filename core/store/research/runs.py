@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +46,7 @@ class RunMethods:
         planner: str,
         budget: Mapping[str, Any],
         code_version: str,
+        building_blocks: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     ) -> Run:
         """Begin a run."""
         row: Row = {
@@ -56,6 +58,7 @@ class RunMethods:
             "planner": planner,
             "budget": dict(budget),
             "code_version": code_version,
+            "building_blocks": {name: dict(block) for name, block in building_blocks.items()},
         }
         return Run.from_row(self.gateway.insert("research_runs", [row])[0])
 
