@@ -24,6 +24,7 @@ from backtest.engine import BacktestResult, check_length, run_backtest
 from backtest.integrity import deflated_sharpe_ratio
 from backtest.metrics import kurtosis, max_drawdown, sharpe_per_period, sharpe_ratio, skewness, total_return
 from backtest.signals import SignalStrategy
+from core.cluster import check_engine, run_on_ray
 from core.errors import ConfigurationError
 from core.market.panel import Panel
 
@@ -184,9 +185,10 @@ def run_sweep(
     config: BacktestConfig = _DEFAULT,
     *,
     n_threads: int | None = None,
+    engine: str = "local",
     progress: Progress | None = None,
 ) -> SweepResult:
-    """Judge many strategies over one panel, in threads.
+    """Judge many strategies over one panel, in threads or on a Ray cluster.
 
     Parameters
     ----------
@@ -197,19 +199,22 @@ def run_sweep(
         over the whole panel.
     config : BacktestConfig, optional
     n_threads : int, optional
-        Threads; one per processor when None. The kernels release the interpreter lock.
+        Threads; one per processor when None, one for each batch on Ray. The kernels release the interpreter lock.
+    engine : {"local", "ray"}, default="local"
+        Where to run: in this process, or in batches on the cluster of `core.cluster.run_on_ray`; a family asset by asset, a
+        list strategy by strategy.
     progress : callable, optional
         Called in the calling thread with (combinations done, all combinations).
 
     Returns
     -------
     SweepResult
-        In the order of `strategies`, equal bit by bit whatever `n_threads`.
+        In the order of `strategies`, equal bit by bit whatever `n_threads` and `engine`.
 
     Raises
     ------
     ConfigurationError
-        If there is nothing to sweep, signals and weights are mixed, or `n_threads` is below 1.
+        If there is nothing to sweep, signals and weights are mixed, `n_threads` is below 1, or the cluster fails.
     DataError, ShapeError, MissingDataError
         As `run_backtest`, for the first strategy that is wrong; or if a family's lines are.
 
@@ -217,12 +222,16 @@ def run_sweep(
     --------
     The best row is the winner of a search. Record `n_trials` in the ledger and read `SweepResult.deflated_sharpe`.
     """
-    threads = n_threads if n_threads is not None else os.cpu_count() or 1
+    check_engine(engine)
+    threads = n_threads if n_threads is not None else 1 if engine == "ray" else os.cpu_count() or 1
     if threads < 1:
         raise ConfigurationError(f"`n_threads` must be at least 1, was {threads}.")
     if isinstance(strategies, CrossingFamily):
         check_length(panel)
-        rows = sweep_family(panel, strategies, config, n_threads=threads, progress=progress)
+        if engine == "ray":
+            rows = _sweep_assets(panel, strategies, config, threads, progress)
+        else:
+            rows = sweep_family(panel, strategies, config, n_threads=threads, progress=progress)
         return SweepResult(table=_build_table(rows, FIGURES), panel=panel, config=config, strategies=strategies)
     listed = tuple(strategies)
     of_signals = [isinstance(strategy, SignalStrategy) for strategy in listed]
@@ -232,12 +241,39 @@ def run_sweep(
     names = FIGURES if all(of_signals) else _OF_WEIGHTS
     rows = np.empty((len(listed), len(names)))
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        figures = pool.map(lambda strategy: _summarise(run_backtest(panel, strategy, config)), listed)
-        for done, figure in enumerate(figures, start=1):
-            rows[done - 1] = [figure[name] for name in names]
+        figures: Iterable[tuple[int, dict[str, float]]]
+        if engine == "ray":
+            places = run_on_ray(_judge_listed, (panel, config), lambda _: list(enumerate(listed)))
+            figures = ((place, figure) for (place, _), figure in places)
+        else:
+            figures = enumerate(pool.map(lambda strategy: _summarise(run_backtest(panel, strategy, config)), listed))
+        for done, (place, figure) in enumerate(figures, start=1):
+            rows[place] = [figure[name] for name in names]
             if progress is not None:
                 progress(done, len(listed))
     return SweepResult(table=_build_table(rows, names), panel=panel, config=config, strategies=listed)
+
+
+def _sweep_assets(
+    panel: Panel, family: CrossingFamily, config: BacktestConfig, threads: int, progress: Progress | None
+) -> FloatArray:
+    parts: dict[int, FloatArray] = {}
+    batches = run_on_ray(_judge_asset, (panel, family, config, threads), lambda _: range(panel.n_assets))
+    for column, part in batches:
+        parts[column] = part
+        if progress is not None:
+            progress(sum(map(len, parts.values())), panel.n_assets * len(part))
+    return np.concatenate([parts[column] for column in range(panel.n_assets)])
+
+
+def _judge_asset(shared: tuple[Panel, CrossingFamily, BacktestConfig, int], column: int) -> FloatArray:
+    panel, family, config, threads = shared
+    return sweep_family(panel.select([panel.symbols[column]]), family, config, n_threads=threads, progress=None)
+
+
+def _judge_listed(shared: tuple[Panel, BacktestConfig], item: tuple[int, SignalStrategy | npt.ArrayLike]) -> dict[str, float]:
+    panel, config = shared
+    return _summarise(run_backtest(panel, item[1], config))
 
 
 def _summarise(result: BacktestResult) -> dict[str, float]:

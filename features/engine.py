@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from core.errors import ConfigurationError, DataError, ExpressionError
+from core.cluster import check_engine
+from core.errors import DataError, ExpressionError
 from features.evaluation import Evaluation, family_of
 from features.expression import Expression, parse
 from features.fields import FloatArray
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Engine = Literal["local", "ray"]
 Progress = Callable[[int, int], None]
 
-ENGINES = ("local", "ray")
 
 _FEWEST_CELLS_PER_THREAD = 20_000
 _SCRATCH_ARRAYS = 4
@@ -87,8 +87,7 @@ def compute(
     single = isinstance(expression, str | Expression)
     items = [expression] if isinstance(expression, str | Expression) else expression
     expressions = [_as_expression(item, panel) for item in items]
-    if engine not in ENGINES:
-        raise ConfigurationError(f"`engine` must be one of {', '.join(ENGINES)}, was {engine!r}.")
+    check_engine(engine)
     _check_limits(threads, memory_budget)
     if engine == "ray":
         from features.ray_engine import compute_on_ray

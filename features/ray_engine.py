@@ -1,30 +1,24 @@
 """Computes batches of expressions on a Ray cluster.
 
-Hides Ray, which is imported here only, and on use. Promises the same bits as the engine in this process: a worker runs that
-engine on the same panel, which travels to the cluster once, and expressions that share much stay in one batch.
+Hides how expressions are put together. Promises the same bits as the engine in this process: a worker runs that engine on
+the same panel, which travels to the cluster once, and expressions that share much stay in one batch.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.errors import AQFError, ConfigurationError
-from core.settings import Settings
+from core.cluster import run_on_ray
 from features.expression import Expression
 from features.fields import FloatArray
 from features.node import Node
 
 if TYPE_CHECKING:
     from core.market.panel import Panel
-
-_BATCHES_PER_PROCESSOR = 4
-_WAITING_PER_PROCESSOR = 2
-_RETRIES = 3
 
 
 def compute_on_ray(
@@ -62,45 +56,24 @@ def compute_on_ray(
 
     Notes
     -----
-    Without a connection one is made: to ``AQF_RAY_ADDRESS`` if it is set, else to a cluster that is started on this machine.
-    It stays until the process ends or calls ``ray.shutdown()``. The machines of a cluster need this package installed. A
-    worker that dies has its batch retried by Ray three times. The result is gathered in this process, outside of the budget.
+    See `core.cluster.run_on_ray`. The result is gathered in this process, outside of the budget.
     """
-    ray = _import_ray()
     out = np.empty((len(expressions), *panel.shape))
     if not expressions:
         return out
-    try:
-        _connect(ray)
-        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        work = ray.remote(num_cpus=1, max_retries=_RETRIES)(_compute_batch)
-        shared = ray.put(_pack(panel))
-        batches = split_batches(expressions, _BATCHES_PER_PROCESSOR * processors)
-        coming = iter(batches)
-        running: dict[Any, list[int]] = {}
-        done = 0
-        while True:
-            while len(running) < _WAITING_PER_PROCESSOR * processors and (batch := next(coming, None)) is not None:
-                chosen = [expressions[place] for place in batch]
-                running[work.remote(shared, chosen, threads or 1, memory_budget)] = batch
-            if not running:
-                return out
-            finished, _ = ray.wait(list(running))
-            for reference in finished:
-                places = running.pop(reference)
-                out[places] = ray.get(reference)
-                done += len(places)
-            if on_progress is not None:
-                on_progress(done, len(expressions))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, AQFError):
-            raise error.cause from None
-        raise
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        raise ConfigurationError(
-            f"the Ray cluster failed: {error} Check that it runs and that its workers have memory enough, "
-            "or compute with engine='local'."
-        ) from error
+    done = 0
+    shared = (panel, threads or 1, memory_budget)
+    batches = run_on_ray(
+        _compute_batch,
+        shared,
+        lambda count: [(places, [expressions[place] for place in places]) for places in split_batches(expressions, count)],
+    )
+    for (places, _), values in batches:
+        out[places] = values
+        done += len(places)
+        if on_progress is not None:
+            on_progress(done, len(expressions))
+    return out
 
 
 def split_batches(expressions: Sequence[Expression], count: int) -> list[list[int]]:
@@ -142,42 +115,8 @@ def _is_work(node: Node) -> bool:
     return node.operator is not None
 
 
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError:
-        raise ConfigurationError(
-            "engine='ray' needs Ray, which is not installed; install `agentic-quantitative-framework[ray]`, "
-            "or compute with engine='local'."
-        ) from None
-    return ray
-
-
-def _connect(ray: Any) -> None:
-    if ray.is_initialized():
-        return
-    address = Settings.load().ray_address
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address=address or "local", include_dashboard=None if address else False, log_to_driver=False, logging_level="error"
-    )
-
-
-def _pack(panel: Panel) -> Mapping[str, Any]:
-    return {
-        "index": panel.index,
-        "symbols": panel.symbols,
-        "name": panel.name,
-        "extra": dict(panel.extra),
-        **{name: panel.get(name) for name in panel.fields if name not in panel.extra},
-    }
-
-
-def _compute_batch(
-    packed: Mapping[str, Any], expressions: Sequence[Expression], threads: int, memory_budget: int | None
-) -> FloatArray:
-    from core.market.panel import Panel
+def _compute_batch(shared: tuple[Panel, int, int | None], batch: tuple[list[int], Sequence[Expression]]) -> FloatArray:
     from features.engine import compute
 
-    return compute(expressions, Panel(**packed), threads=threads, memory_budget=memory_budget)
+    panel, threads, memory_budget = shared
+    return compute(batch[1], panel, threads=threads, memory_budget=memory_budget)

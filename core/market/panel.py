@@ -7,7 +7,7 @@ increasing UTC time, and that nothing in it can be changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -211,8 +211,20 @@ class Panel:
             digest.update(np.where(np.isnan(values), np.float64("nan"), values).tobytes())
         return digest.hexdigest()
 
+    def __reduce__(self) -> tuple[Callable[..., Panel], tuple[dict[str, Any]]]:
+        columns = {
+            name: self.get(name) for name in self.fields if name not in self.extra
+        }  # a read-only mapping does not pickle
+        return _build, (
+            {**columns, "index": self.index, "symbols": self.symbols, "extra": dict(self.extra), "name": self.name},
+        )
+
     def __repr__(self) -> str:
         span = f"{self.index[0]:%Y-%m-%d}..{self.index[-1]:%Y-%m-%d}" if self.n_bars else "empty"
         return (
             f"Panel({self.name or 'unnamed'}: {self.n_bars} bars x {self.n_assets} symbols, {span}, {', '.join(self.fields)})"
         )
+
+
+def _build(columns: dict[str, Any]) -> Panel:
+    return Panel(**columns)

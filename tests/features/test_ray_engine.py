@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 
+from core import cluster as core_cluster
 from core.errors import ConfigurationError, ExpressionError, MissingDataError
 from core.settings import Settings
 from features import compute, engine, parse, ray_engine
 from features.ray_engine import split_batches
 from tests.features.panels import build_panel
+from tests.ray_cluster import two_workers
 
 PANEL = build_panel(300, 5, seed=4)
 TEXTS = [
@@ -25,19 +27,8 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray = pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=100 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    yield ray
-    ray.shutdown()
-    del os.environ["RAY_USAGE_STATS_ENABLED"]
+    with two_workers() as ray:
+        yield ray
 
 
 @pytest.fixture
@@ -93,7 +84,7 @@ def test_workers_that_keep_dying_are_a_typed_error(elsewhere, monkeypatch):
         os._exit(1)
 
     monkeypatch.setattr(ray_engine, "_compute_batch", dies)
-    monkeypatch.setattr(ray_engine, "_RETRIES", 0)
+    monkeypatch.setattr(core_cluster, "_RETRIES", 0)
     with pytest.raises(ConfigurationError, match=r"the Ray cluster failed.*engine='local'"):
         compute(TEXTS[0], PANEL, engine="ray")
 
