@@ -185,7 +185,7 @@ def build_strategy(family: CrossingFamily, close: FloatArray, combination: int) 
     SignalStrategy
         Of shape (n_bars, 1).
     """
-    lines = _compute_lines(family, fill_forward(close))
+    lines, _ = _compute_lines(family, fill_forward(close))
     fast, slow = (lines[row] for row in family.pairs[combination])
     above = fast - slow > TOLERANCE * np.abs(slow)
     changed = np.zeros((len(close), 1), np.bool_)
@@ -224,16 +224,15 @@ def sweep_family(
     at_open = config.fill == "open"
     settings = (commission, slippage, min(float(family.size), max_leverage), at_open, float(config.periods_per_year))
     n_tiles = int(pairs.max()) // _TILE + 1
-    order = np.argsort((stop_of * n_tiles + pairs[:, 0] // _TILE) * n_tiles + pairs[:, 1] // _TILE)
+    tile = (stop_of * n_tiles + pairs[:, 0] // _TILE) * n_tiles + pairs[:, 1] // _TILE
+    order = np.argsort(tile.astype(np.uint16) if tile.max() < 2**16 else tile, kind="stable")  # short keys sort by counting
     chunk = max(1, min(_CHUNK, -(-len(order) // (4 * n_threads))))
     out = np.empty((panel.n_assets * len(pairs), len(FIGURES)))
     done, total = 0, len(out)
     for column in range(panel.n_assets):
-        lines = _compute_lines(family, fill_forward(panel.close[:, column]))
+        lines, known_from = _compute_lines(family, fill_forward(panel.close[:, column]))
         if pairs.max() >= len(lines):
             raise ShapeError(f"`pairs` names line {pairs.max()}, `lines` gave {len(lines)}.")
-        known_from = np.argmax(np.isfinite(lines), axis=1)
-        known_from[~np.isfinite(lines[:, -1])] = panel.n_bars
         market = _build_market(fill, bars, column, at_open, int(delisting[column]))
         rows = out[column * len(pairs) : (column + 1) * len(pairs)]
         scratches: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
@@ -289,17 +288,21 @@ def _build_scratch(n_bars: int) -> tuple[Any, ...]:
     )
 
 
-def _compute_lines(family: CrossingFamily, close: FloatArray) -> FloatArray:
+def _compute_lines(family: CrossingFamily, close: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return the lines, and the bar from which each of them is known; the number of bars for one that never is."""
     lines = np.ascontiguousarray(family.lines(close), dtype=np.float64)
     if lines.ndim != 2 or lines.shape[1] != len(close):
         raise ShapeError(
             f"`lines` must give an array of shape (n_lines, n_bars) with n_bars = {len(close)}, gave {lines.shape}."
         )
     finite = np.isfinite(lines)
-    if (finite[:, :-1] & ~finite[:, 1:]).any():
-        row, bar = (int(i) for i in np.argwhere(finite[:, :-1] & ~finite[:, 1:])[0])
+    known_from = len(close) - np.count_nonzero(finite, axis=1)
+    wrong = (known_from < len(close)) & (np.argmax(finite, axis=1) != known_from)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        bar = int(np.flatnonzero(finite[row, :-1] & ~finite[row, 1:])[0])
         raise DataError(f"a line must be finite once it is known, line {row} was {lines[row, bar + 1]} at bar {bar + 1}.")
-    return lines
+    return lines, known_from
 
 
 def _check_family(family: CrossingFamily) -> tuple[IntArray, IntArray, FloatArray]:
