@@ -10,15 +10,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erf
 
 from core.errors import ConfigurationError, DataError, MissingDataError, ShapeError
 from features.encoders.base import DIMS, NOT_FITTED, Embeddings, check_windows, scale_to_unit, training_end
 from features.encoders.contrastive import OnRound, TrainedNetwork, TS2VecSettings, train_network
 from features.encoders.files import FittedState, load_state, pack_array, save_state, unpack_array
+from features.encoders.gelu import gelu
 from features.windows import Windows
 
-_CHUNK = 256
+_CHUNK = 64
 _DEFAULTS = TS2VecSettings(depth=4)
 
 Array = npt.NDArray[np.float32]
@@ -33,12 +33,14 @@ class _Layer:
     dilation: int
 
     def apply(self, x: Array) -> Array:
-        """Map (n, bars, n_in) to (n, bars - reach, n_out)."""
-        bars = x.shape[1] - self.reach
-        out: Array = x[:, self.reach :] @ self.weight[-1] + self.bias
-        for tap in range(len(self.weight) - 1):
-            out += x[:, tap * self.dilation : tap * self.dilation + bars] @ self.weight[tap]
-        return out
+        """Map (bars, n, n_in) to (bars - reach, n, n_out); bars first, so that each tap is one large product."""
+        bars = len(x) - self.reach
+        taps, n_in, n_out = self.weight.shape
+        out: Array = x[self.reach :].reshape(-1, n_in) @ self.weight[-1] + self.bias
+        for tap in range(taps - 1):
+            start = tap * self.dilation
+            out += x[start : start + bars].reshape(-1, n_in) @ self.weight[tap]
+        return out.reshape(bars, -1, n_out)
 
     @property
     def reach(self) -> int:
@@ -257,9 +259,9 @@ class EmbeddingStream:
         network = self._network
         x = x @ network.entrance.weight[0] + network.entrance.bias
         for first, second in self._hidden:
-            x = x + second.step(_gelu(first.step(_gelu(x))))
+            x = x + second.step(gelu(first.step(gelu(x))))
         inner, outer, projector = network.last
-        y = _gelu(_gelu(x) @ inner.weight[0] + inner.bias) @ outer.weight[0] + outer.bias
+        y = gelu(gelu(x) @ inner.weight[0] + inner.bias) @ outer.weight[0] + outer.bias
         largest = self._pool.step(y + (x @ projector.weight[0] + projector.bias))
         self._bars += 1
         if self._bars < self._window:
@@ -310,15 +312,11 @@ class _SlidingMax:
         self._place += 1
         largest: Array = np.maximum(self._running, self._tails[self._place])
         if self._place == len(self._block):
-            np.maximum.accumulate(self._block[::-1], axis=0, out=self._tails[-2::-1])
+            for place in range(self._place - 1, -1, -1):
+                np.maximum(self._block[place], self._tails[place + 1], out=self._tails[place])
             self._running[:] = -np.inf
             self._place = 0
         return largest
-
-
-def _gelu(x: Array) -> Array:
-    out: Array = np.float32(0.5) * x * (np.float32(1.0) + erf(x * np.float32(0.5**0.5)))
-    return out
 
 
 def _represent(network: _Network, values: npt.NDArray[np.floating]) -> Array:
@@ -326,11 +324,11 @@ def _represent(network: _Network, values: npt.NDArray[np.floating]) -> Array:
     inner, outer, projector = network.last
     for start in range(0, len(values), _CHUNK):
         part = slice(start, start + _CHUNK)
-        x = network.entrance.apply(values[part].astype(np.float32))
+        x = network.entrance.apply(np.ascontiguousarray(values[part].transpose(1, 0, 2), dtype=np.float32))
         for first, second in network.hidden:
-            y = second.apply(_gelu(first.apply(_gelu(x))))
-            x = y + x[:, -y.shape[1] :]
-        out[part] = (outer.apply(_gelu(inner.apply(_gelu(x)))) + projector.apply(x)).max(axis=1)
+            y = second.apply(gelu(first.apply(gelu(x))))
+            x = y + x[-len(y) :]
+        out[part] = (outer.apply(gelu(inner.apply(gelu(x)))) + projector.apply(x)).max(axis=0)
     return out
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_limits
 
 from core.errors import AQFError
 from core.market import load_dataset
@@ -56,7 +57,7 @@ def cut_training_windows(panel: Panel, *, window: int, stride: int, fraction: fl
 @click.option("--iterations", default=1_000, type=click.IntRange(1), help="Most batches to learn from.")
 @click.option("--patience", default=6, type=click.IntRange(1), help="Rounds of 50 batches without a lower loss.")
 @click.option("--seed", default=0, help="Of everything random.")
-@click.option("--threads", default=1, type=click.IntRange(1), help="Threads of torch; part of what must be equal.")
+@click.option("--threads", default=1, type=click.IntRange(1), help="Threads of torch and BLAS; part of what must be equal.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 def main(
     dataset: str,
@@ -91,7 +92,8 @@ def main(
             def show(said: TrainingRound) -> None:
                 progress.update(task, completed=said.iteration, loss=said.loss)
 
-            encoder.fit(windows, checkpoint=checkpoint, on_round=show)
+            with threadpool_limits(threads):
+                encoder.fit(windows, checkpoint=checkpoint, on_round=show)
         encoder.save(path)
     except AQFError as error:
         console.print(f"[red]{error}[/red]")

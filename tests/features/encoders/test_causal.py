@@ -9,6 +9,7 @@ from features.encoders import get_encoder
 from features.encoders.causal import CausalTS2VecEncoder, _SlidingMax
 from features.encoders.contrastive import TS2VecSettings
 from features.encoders.files import FittedState, load_state, save_state, unpack_array
+from features.encoders.gelu import gelu
 from features.encoders.registry import _SHIPPED
 from features.windows import bar_channels, steady_windows
 from tests.features.encoders.members import needs_torch
@@ -94,6 +95,12 @@ def test_a_stream_needs_a_series_and_a_fit():
         ENCODER.stream(0)
     with pytest.raises(MissingDataError, match="not fitted"):
         CausalTS2VecEncoder().stream(1)
+
+
+def test_gelu_is_exact_to_single_precision():
+    x = np.linspace(-10, 10, 39_999, dtype=np.float32).reshape(3, -1)
+    np.testing.assert_allclose(gelu(x), x.astype(float) * norm.cdf(x.astype(float)), atol=2e-6)
+    assert gelu(x[:, ::2]).shape == (3, 6667)
 
 
 @settings(max_examples=50, deadline=None)

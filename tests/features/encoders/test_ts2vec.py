@@ -216,9 +216,9 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(causal, tm
 @needs_torch
 def test_a_training_that_no_longer_improves_stops_early():
     rounds = []
-    settings = TS2VecSettings(hidden=1, depth=1, iterations=5_000, patience=1, learning_rate=1e-12, batch_size=2)
+    settings = TS2VecSettings(hidden=1, depth=1, iterations=2_000, patience=1, learning_rate=1e-12, batch_size=2)
     trained = contrastive.train_network(WINDOWS.values[:4, :8], settings, on_round=rounds.append)
-    assert len(trained.losses) == len(rounds) < 30
+    assert len(trained.losses) == len(rounds) < 40
     assert trained.losses[-1] > min(trained.losses) and np.argmin(trained.losses) == len(trained.losses) - 2
 
 
