@@ -90,7 +90,10 @@ def check_windows(windows: Windows | npt.ArrayLike, shape: tuple[int, int] | Non
             f"windows must have shape (n_windows, window, n_channels), were {values.shape}; use `rolling_windows`."
         )
     if shape is not None and values.shape[1:] != shape:
-        raise ShapeError(f"windows must have shape (n_windows, {shape[0]}, {shape[1]}), had {values.shape}.")
+        raise ShapeError(
+            f"windows must have shape (n_windows, {shape[0]}, {shape[1]}) as the fitted ones, had {values.shape}; "
+            "cut such windows, or fit an encoder on these."
+        )
     if not np.isfinite(values).all():
         raise MissingDataError(
             "windows must be free of NaN and infinity; leave incomplete ones out, as `rolling_windows` does."
