@@ -75,18 +75,14 @@ def rolling_windows(panel: Panel, window: int = 128, stride: int = 5) -> Windows
     Returns
     -------
     Windows
-        Windows in which every close is there and positive; the others are left out. May be empty.
+        Windows in which every close is there and positive, and not all are equal; the others are left out. May be empty.
 
     Raises
     ------
     DataError
         If `window` is below 2 or `stride` below 1.
     """
-    if window < 2:
-        raise DataError(f"`window` must be at least 2 bars, was {window}.")
-    if stride < 1:
-        raise DataError(f"`stride` must be at least 1 bar, was {stride}.")
-    starts = np.arange(0, max(panel.n_bars - window + 1, 0), stride, dtype=np.int64)
+    starts = _starts(panel, window, stride)
     close = np.where((panel.close > 0.0) & (panel.close < np.inf), panel.close, np.nan)
     values = [np.empty((0, window, len(CHANNELS)), dtype=np.float32)]
     kept: list[tuple[str, IntArray]] = []
@@ -94,14 +90,103 @@ def rolling_windows(panel: Panel, window: int = 128, stride: int = 5) -> Windows
         whole = starts[:0]
         if len(starts):
             cut = np.lib.stride_tricks.sliding_window_view(close[:, column], window)[starts]
-            complete = ~np.isnan(cut).any(axis=1)
-            whole = starts[complete]
-            values.append(_channels(np.log(cut[complete])))
+            usable = ~np.isnan(cut).any(axis=1) & (cut != cut[:, :1]).any(axis=1)
+            whole = starts[usable]
+            values.append(_channels(np.log(cut[usable])))
         kept.append((symbol, whole))
-    start = np.concatenate([starts[:0], *(whole for _, whole in kept)])
+    return _windows(panel, window, np.concatenate(values), kept)
+
+
+def steady_windows(panel: Panel, window: int = 128, stride: int = 5) -> Windows:
+    """Cut overlapping windows of channels that do not depend on where a window starts, as a stream of bars needs.
+
+    Each bar has the channels that the window of `rolling_windows` ending at that bar has at its last bar; so a window of
+    them rests on ``2 * window - 1`` closes.
+
+    Parameters
+    ----------
+    panel : Panel
+        Closing prices.
+    window : int, default=128
+        Bars in a window, at least 22.
+    stride : int, default=5
+        Bars between the starts of neighbouring windows, counted from the first bar of the panel.
+
+    Returns
+    -------
+    Windows
+        Windows whose bars all have their channels, and move; the others are left out. May be empty.
+
+    Raises
+    ------
+    DataError
+        If `window` is below 22 or `stride` below 1.
+    """
+    channels = bar_channels(panel, window)
+    starts = _starts(panel, window, stride)
+    values = [np.empty((0, window, len(CHANNELS)), dtype=np.float32)]
+    kept: list[tuple[str, IntArray]] = []
+    for column, symbol in enumerate(panel.symbols):
+        whole = starts[:0]
+        if len(starts):
+            cut = np.lib.stride_tricks.sliding_window_view(channels[:, column], window, axis=0)[starts].transpose(0, 2, 1)
+            usable = ~np.isnan(cut).any(axis=(1, 2)) & (cut != cut[:, :1]).any(axis=(1, 2))
+            whole = starts[usable]
+            values.append(cut[usable])
+        kept.append((symbol, whole))
+    return _windows(panel, window, np.concatenate(values), kept)
+
+
+def bar_channels(panel: Panel, window: int = 128) -> npt.NDArray[np.float32]:
+    """Compute the channels that the window ending at each bar has at its last bar.
+
+    Parameters
+    ----------
+    panel : Panel
+        Closing prices.
+    window : int, default=128
+        Bars in a window, at least 22.
+
+    Returns
+    -------
+    ndarray of shape (n_bars, n_assets, 3), float32
+        Channels as in `CHANNELS`, known at the close of the bar; NaN where a close of the window is missing.
+
+    Raises
+    ------
+    DataError
+        If `window` is below 22.
+    """
+    if window <= _VOLATILITY_BARS:
+        raise DataError(f"`window` must be at least {_VOLATILITY_BARS + 1} bars here, was {window}.")
+    close = np.where((panel.close > 0.0) & (panel.close < np.inf), panel.close, np.nan)
+    log_close = np.log(close)
+    out = np.full((*close.shape, len(CHANNELS)), np.nan, dtype=np.float32)
+    if panel.n_bars < window:
+        return out
+    returns = np.diff(log_close, axis=0, prepend=np.nan)
+    volatility = np.sqrt(timeseries.ts_sum(returns * returns, _VOLATILITY_BARS) / _VOLATILITY_BARS)
+    whole = ~np.isnan(np.lib.stride_tricks.sliding_window_view(log_close, window, axis=0)).any(axis=2)
+    last = slice(window - 1, None)
+    moving = np.divide(returns, volatility, out=np.zeros_like(returns), where=volatility > 0.0)[last]
+    rise = log_close[last] - log_close[: panel.n_bars - window + 1]
+    out[last] = np.where(whole[..., None], np.stack([moving, rise, np.abs(returns[last])], axis=2), np.nan)
+    return out
+
+
+def _starts(panel: Panel, window: int, stride: int) -> IntArray:
+    if window < 2:
+        raise DataError(f"`window` must be at least 2 bars, was {window}.")
+    if stride < 1:
+        raise DataError(f"`stride` must be at least 1 bar, was {stride}.")
+    return np.arange(0, max(panel.n_bars - window + 1, 0), stride, dtype=np.int64)
+
+
+def _windows(panel: Panel, window: int, values: npt.NDArray[np.float32], kept: list[tuple[str, IntArray]]) -> Windows:
+    start = np.concatenate([np.empty(0, dtype=np.int64), *(whole for _, whole in kept)])
     end = start + window - 1
     return Windows(
-        values=np.concatenate(values),
+        values=values,
         symbol=np.repeat(np.array(panel.symbols, dtype=np.str_), [len(whole) for _, whole in kept]),
         start=start,
         end=end,

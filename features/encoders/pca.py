@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from core.errors import MissingDataError, ShapeError
-from features.encoders.base import DIMS, Embeddings, check_windows
+from features.encoders.base import DIMS, NOT_FITTED, Embeddings, check_windows, training_end
+from features.encoders.files import FittedState, load_state, save_state
+from features.encoders.projection import Projection
 from features.windows import Windows
-
-_RELATIVE_RANK = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    shape: tuple[int, int]
-    mean: npt.NDArray[np.float64]
-    spread: npt.NDArray[np.float64]
-    components: npt.NDArray[np.float64]
+    state: FittedState
+    projection: Projection
 
 
 class PCAEncoder:
@@ -53,33 +52,25 @@ class PCAEncoder:
         ShapeError
             If a window has fewer than 320 inputs.
         MissingDataError
-            If a value is NaN, or the windows span fewer than 320 directions.
+            If a value is NaN, a window is constant, or the windows span fewer than 320 directions.
         """
         values = check_windows(windows)
-        n_windows, *shape = values.shape
-        inputs = shape[0] * shape[1]
-        if inputs < DIMS:
+        bars, channels = values.shape[1:]
+        if bars * channels < DIMS:
             raise ShapeError(
-                f"a window must have at least {DIMS} inputs (window x channels), has {shape[0]} x {shape[1]} = {inputs}; "
+                f"a window must have at least {DIMS} inputs (window x channels), has {bars} x {channels} = {bars * channels}; "
                 "use longer windows, for instance 128 bars."
             )
-        if n_windows <= DIMS:
-            raise MissingDataError(
-                f"PCA to {DIMS} dimensions needs at least {DIMS + 1} windows, got {n_windows}; "
-                "use more symbols, a longer history or a smaller stride."
-            )
-        flat = values.reshape(n_windows, inputs)
-        mean = flat.mean(axis=0)
-        spread = flat.std(axis=0)
-        spread = np.where(spread > 0.0, spread, 1.0)
-        centred = (flat - mean) / spread
-        variances, vectors = np.linalg.eigh(centred.T @ centred / (n_windows - 1))
-        if variances[-DIMS] <= _RELATIVE_RANK * variances[-1]:
-            raise MissingDataError(f"the windows span fewer than {DIMS} directions; use more symbols or a longer history.")
-        components = vectors[:, ::-1][:, :DIMS].T
-        largest = np.abs(components).argmax(axis=1)
-        components = components * np.sign(components[np.arange(DIMS), largest])[:, None]
-        self._fit = _Fit(shape=(shape[0], shape[1]), mean=mean, spread=spread, components=components)
+        projection = Projection.fit(_flat(values))
+        state = FittedState(
+            name=self.name,
+            version=self.version,
+            window_shape=(bars, channels),
+            trained_until=training_end(windows),
+            payload=projection.pack(),
+            settings={"n_windows": len(values)},
+        )
+        self._fit = _Fit(state=state, projection=projection)
         return self
 
     def encode(self, windows: Windows | npt.ArrayLike) -> Embeddings:
@@ -98,35 +89,57 @@ class PCAEncoder:
         Raises
         ------
         MissingDataError
-            If the encoder is not fitted, or a value is NaN.
+            If the encoder is not fitted, a value is NaN, or a window is constant.
         ShapeError
             If the windows have another shape than the fitted ones.
         """
         fit = self._fitted()
-        values = check_windows(windows)
-        if values.shape[1:] != fit.shape:
-            raise ShapeError(f"windows must have shape (n_windows, {fit.shape[0]}, {fit.shape[1]}), had {values.shape}.")
-        scores = ((values.reshape(len(values), len(fit.mean)) - fit.mean) / fit.spread) @ fit.components.T
-        length = np.linalg.norm(scores, axis=1, keepdims=True)
-        embeddings: Embeddings = (scores / np.where(length > 0.0, length, 1.0)).astype(np.float32)
-        return embeddings
+        return fit.projection.apply(_flat(check_windows(windows, fit.state.window_shape)))
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of name, version and fitted arrays.
+        """Hexadecimal SHA-256 of name, version, shape and fitted arrays.
 
         Raises
         ------
         MissingDataError
             If the encoder is not fitted.
         """
-        fit = self._fitted()
-        digest = hashlib.sha256(f"{self.name} {self.version} {fit.shape}".encode())
-        for array in (fit.mean, fit.spread, fit.components):
-            digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
-        return digest.hexdigest()
+        return self._fitted().state.sha256
+
+    @property
+    def trained_until(self) -> datetime | None:
+        """End of the last window it was fitted on."""
+        return self._fitted().state.trained_until
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """Bars and channels of a window."""
+        return self._fitted().state.window_shape
+
+    def save(self, path: Path) -> None:
+        """Write means, spreads and components to a file."""
+        save_state(path, self._fitted().state)
+
+    @classmethod
+    def load(cls, path: Path, *, sha256: str | None = None) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataError
+            If the file is not there, was changed, or is of another encoder or another fit.
+        """
+        state = load_state(path, name=cls.name, version=cls.version, sha256=sha256)
+        encoder = cls()
+        encoder._fit = _Fit(state=state, projection=Projection.unpack(state, state.window_shape[0] * state.window_shape[1]))
+        return encoder
 
     def _fitted(self) -> _Fit:
         if self._fit is None:
-            raise MissingDataError("the encoder is not fitted; call `fit(windows)` with windows of the training period first.")
+            raise MissingDataError(NOT_FITTED)
         return self._fit
+
+
+def _flat(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    return values.reshape(len(values), values.shape[1] * values.shape[2]).astype(np.float64)

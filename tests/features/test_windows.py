@@ -4,7 +4,7 @@ import pytest
 
 from core.errors import DataError
 from core.market import Panel
-from features.windows import CHANNELS, REGIMES, regime_at, rolling_windows
+from features.windows import CHANNELS, REGIMES, bar_channels, regime_at, rolling_windows, steady_windows
 from tests.features.panels import build_panel
 
 
@@ -51,8 +51,41 @@ def test_windows_with_a_gap_are_left_out():
     assert np.isfinite(windows.values).all()
 
 
-def test_a_flat_price_gives_zeros():
-    assert (rolling_windows(_panel(np.full(10, 7.0)), window=10).values == 0.0).all()
+def test_a_flat_price_gives_zeros_until_it_moves():
+    values = rolling_windows(_panel([*np.full(9, 7.0), 7.7]), window=10).values[0]
+    assert (values[:9] == 0.0).all() and (values[9] > 0.0).all()
+
+
+def test_windows_that_never_move_are_left_out():
+    closes = np.arange(1.0, 31.0)
+    closes[8:20] = closes[8]
+    for stride in (1, 3):
+        windows = rolling_windows(_panel(closes), window=6, stride=stride)
+        assert windows.start.tolist() == [start for start in range(0, 25, stride) if not 8 <= start <= 14]
+
+
+def test_channels_of_a_bar_are_those_at_the_end_of_its_window():
+    panel = build_panel(260, 5)
+    windows = rolling_windows(panel, window=64, stride=1)
+    channels = bar_channels(panel, window=64)
+    column = np.array([panel.symbols.index(symbol) for symbol in windows.symbol])
+    np.testing.assert_allclose(channels[windows.end, column], windows.values[:, -1], rtol=1e-4, atol=1e-6)
+    known = np.isfinite(channels).all(axis=2)
+    assert known.any(axis=0).all() and not known.all()
+    close = pd.DataFrame(panel.close)
+    np.testing.assert_array_equal(known, close.notna().rolling(64).sum().to_numpy() == 64)
+
+
+def test_steady_windows_are_cut_from_the_channels_of_bars():
+    panel = build_panel(400, 5)
+    windows, channels = steady_windows(panel, window=40, stride=7), bar_channels(panel, window=40)
+    assert len(windows) > 0 and (windows.start % 7 == 0).all()
+    for position in range(0, len(windows), 5):
+        bars = slice(int(windows.start[position]), int(windows.end[position]) + 1)
+        np.testing.assert_array_equal(windows.values[position], channels[bars, panel.symbols.index(windows.symbol[position])])
+    assert len(steady_windows(panel.slice(0, 30), window=40)) == 0
+    with pytest.raises(DataError, match="at least 22 bars"):
+        steady_windows(panel, window=21)
 
 
 def test_a_window_does_not_depend_on_what_is_outside():
