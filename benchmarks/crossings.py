@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import BacktestConfig, MovingAverageCrossings, run_sweep
+from benchmarks.two_processes import measure_ceiling
 from core.market.panel import Panel
 
 N_BARS, ROUNDS = 2_500, 3
@@ -73,6 +75,17 @@ def time_ours(panel: Panel, family: MovingAverageCrossings, rounds: int) -> tupl
         two = min(two, time.perf_counter() - start)
     figures = np.array([sweep.table[name] for name in FIGURES], dtype=np.float64)
     return {"seconds": processor, "one_thread": one, "two_threads": two}, figures
+
+
+def prepare_sweep() -> Callable[[], Any]:
+    """Build what the two processes of the ceiling do: a sweep with stops on one thread, some times over."""
+    panel, family = build_market(N_BARS), build_family(True)
+
+    def sweep() -> None:
+        for _ in range(20):
+            run_sweep(panel, family, CONFIG, n_threads=1)
+
+    return sweep
 
 
 def time_vectorbt(panel: Panel, family: MovingAverageCrossings, chunk: int) -> tuple[dict[str, float], np.ndarray]:
@@ -156,6 +169,7 @@ def run_benchmark(rounds: int = ROUNDS, chunk: int = 1_000_000) -> dict[str, Any
     """Run every engine in turns, each in a fresh process, and return the figures."""
     engines = ["aqf", "numba", *(["rust"] if find_spec("vectorbt_rust") else [])]
     report: dict[str, Any] = {"bars": N_BARS, "combinations": len(build_family(False)), "rounds": rounds}
+    report["two_processes_over_one"] = measure_ceiling(prepare_sweep)
     for stops in (False, True):
         best: dict[str, dict[str, float]] = {}
         figures: dict[str, np.ndarray] = {}
@@ -211,6 +225,7 @@ def print_report(report: dict[str, Any]) -> None:
                 print(f"{part[f'vectorbt_{engine}_megabytes']:>6.0f} MB ({engine})")
         print(f"  ratio     {part['ratio']:>9.0f} (to {part['faster_engine']}), memory {part['memory_ratio']:.1f}, ", end="")
         print(f"largest difference {part['largest_difference']:.1e}")
+    print(f"two processes that share nothing do {report['two_processes_over_one']:.2f} times the work of one")
 
 
 def main() -> None:

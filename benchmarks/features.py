@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.backtest import cpu_model, time_call
+from benchmarks.two_processes import measure_ceiling
 from core.market.panel import Panel
 from features import FeatureStream, compute, compute_each, parse
 from features.alphas import ALPHA158
@@ -136,6 +137,7 @@ def time_alpha158(panel: Panel, rounds: int, python: str | None) -> dict[str, An
         "aqf_one_by_one_ms": ms * min(each),
         "aqf_two_threads_ms": ms * min(two),
         "two_threads_over_one": min(one) / min(two),
+        "two_processes_over_one": measure_ceiling(prepare_alpha158),
         "touched_gb_per_second": touched,
         "copy_gb_per_second": copied,
         "touched_over_copy": touched / copied,
@@ -147,6 +149,13 @@ def time_alpha158(panel: Panel, rounds: int, python: str | None) -> dict[str, An
         figures["pyqlib_over_aqf_one_by_one"] = min(theirs) / min(each)
         figures["pyqlib_over_aqf_processor_time"] = min(their_cpu) / min(cpu)
     return {**figures, **peer}
+
+
+def prepare_alpha158() -> Callable[[], Any]:
+    """Build what the two processes of the ceiling do: Alpha158 on one thread."""
+    panel = build_bars(N_BARS, N_ASSETS, 1)
+    expressions = [parse(text) for text in ALPHA158.values()]
+    return lambda: compute(expressions, panel, threads=1)
 
 
 def copy_speed() -> float:
@@ -282,6 +291,7 @@ def print_figures(figures: dict[str, Any]) -> None:
     for name, goal in GOALS.items():
         if name in figures:
             print(f"{name:32}{figures[name]:>10.1f} (goal {goal:g})")
+    print(f"two processes that share nothing do {figures['two_processes_over_one']:.2f} times the work of one")
     print(f"a new bar: {figures['update_ms']:.3f} ms; all bars again {figures['recompute_ms']:.1f} ms, only the last ", end="")
     print(
         f"lookback + 1 again {figures['recompute_lookback_ms']:.2f} ms ({figures['recompute_lookback_over_update']:.1f} times)"
