@@ -14,7 +14,9 @@
     │   ├── StoreUnavailableError   the database cannot be reached, started or written
     │   └── StoreConflictError      the row is there already, or may not be changed
     ├── ChatModelError              a language model failed or answered nonsense
-    ├── BrokerError                 a broker refused or cannot be reached
+    ├── BrokerError                 a broker answered what cannot be used
+    │   ├── BrokerUnavailableError  a broker cannot be reached: it surely did not get what was sent
+    │   └── BrokerOutcomeUnknownError  a broker may have got what was sent, and did not answer
     ├── BudgetExceeded              the budget of a run is used up; carries the partial report
     └── ToolError                   the only errors that a planning model gets to see
         ├── ToolRetry               wrong input: the text says what is allowed
@@ -99,7 +101,15 @@ class ChatModelError(AQFError):
 
 
 class BrokerError(AQFError):
-    """A broker refused, or cannot be reached."""
+    """A broker answered what cannot be used."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """A broker cannot be reached: it surely did not get what was sent."""
+
+
+class BrokerOutcomeUnknownError(BrokerError):
+    """A broker may have got what was sent, and did not answer: ask it by our own identity of the order."""
 
 
 class BudgetExceeded(AQFError):

@@ -13,6 +13,7 @@ SizedSignal    Pythia    how sure we are, and how much to stake
 TradeResult    Ares      what the broker did
 DecisionTrace  ZEUS      everything above, and why it ended where it did
 HealthReport   Watchdog  how an agent is doing
+Refusal        any stage what bound, and why it goes no further
 ============== ========= ==============================================
 
 Names that end in ``_pct`` come from the data model and hold fractions: 0.02 is two percent.
@@ -397,6 +398,28 @@ class MacroContext(Message):
     def vix_band(self) -> VixBand | None:
         """Band of the VIX; None when there is no data."""
         return None if self.vix is None else vix_band(self.vix)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal(Message):
+    """A stage's no, which ends the way of a signal.
+
+    Parameters
+    ----------
+    stage : Stage
+    constraint : BindingConstraint
+    reason : str
+        In words, with the figures that decided.
+
+    Raises
+    ------
+    DataError
+        If a value is not allowed; the text names the field.
+    """
+
+    stage: Stage
+    constraint: BindingConstraint
+    reason: Identifier
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
