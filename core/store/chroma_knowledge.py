@@ -2,12 +2,15 @@
 
 Hides Chroma: its client, its flat metadata (JSON goes as text, times as microseconds), and that a client does not see in its
 index what another process wrote. Therefore every operation opens the folder anew, under a lock that only one process and thread
-has at a time, which costs about a tenth of a second. Promises the contract of :class:`core.store.knowledge.KnowledgeBase`,
-except that Chroma says nothing about a process that dies in the middle of a save. Chroma is imported with the first use.
+has at a time, which costs about a tenth of a second. A search reads every vector, a tenth more for each thousand documents,
+because Chroma's index loses documents beside many equal ones. Promises the contract of
+:class:`core.store.knowledge.KnowledgeBase`, except that Chroma says nothing about a process that dies in the middle of a save.
+Chroma is imported with the first use.
 """
 
 from __future__ import annotations
 
+import heapq
 import importlib.util
 import json
 from collections import Counter
@@ -17,10 +20,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from core.errors import ConfigurationError, MissingDataError, StoreError, StoreUnavailableError
-from core.store.knowledge import REEMBED_BATCH, check_batch, check_outcome, match, nearest
+from core.errors import ConfigurationError, MissingDataError, StoreUnavailableError
+from core.store.knowledge import REEMBED_BATCH, check_batch, check_outcome, match
 from core.store.knowledge_records import (
     DocumentOutcome,
     KnowledgeDocument,
@@ -39,9 +43,8 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BUSY_SECONDS = 30.0
-_PAGE = 10_000
-_MOST_ASKED = 30_000
-"""Chroma names each row that it answers in one statement, and SQLite takes 32,766 names."""
+_PAGE = 2_000
+"""Rows read at once: Chroma names each in one statement, of which SQLite takes 32,766 names, and they are held in memory."""
 
 
 def knowledge_path(home: Path) -> Path:
@@ -102,7 +105,7 @@ class ChromaKnowledgeBase:
     ) -> list[KnowledgeMatch]:
         """Return the documents of this embedder that are nearest in meaning, nearest first, then by `doc_id`."""
         query = KnowledgeQuery(text=text, k=k, collections=collections, as_of=as_of, metadata=metadata or {})
-        vector = embed_checked(self.embedder, [query.text])
+        vector = embed_checked(self.embedder, [query.text])[0]
         conditions: list[dict[str, Any]] = [{"embedder": self.embedder.name}]
         if query.collections:
             conditions.append({"collection": {"$in": [item.value for item in query.collections]}})
@@ -110,28 +113,17 @@ class ChromaKnowledgeBase:
             conditions.append({"known_at": {"$lte": _number(query.as_of)}})
         where: Any = conditions[0] if len(conditions) == 1 else {"$and": conditions}
         wanted = dict(query.metadata)
+        found: list[KnowledgeMatch] = []
         with self._opened() as (_, collection):
-
-            def fetch(count: int) -> list[KnowledgeMatch]:
-                asked = count
-                while True:
-                    answer: Any = collection.query(
-                        query_embeddings=vector, n_results=asked, where=where, include=["documents", "metadatas", "distances"]
-                    )
-                    rows = list(zip(*(answer[name][0] for name in ("ids", "documents", "metadatas", "distances")), strict=True))
-                    documents = [(_document(*row, as_of=query.as_of), distance) for *row, distance in rows]
-                    found = [match(item, distance) for item, distance in documents if contains(dict(item.metadata), wanted)]
-                    # Chroma cannot look into JSON, and is very slow to look among named documents: go on to farther ones.
-                    if len(found) >= count or len(rows) < asked:
-                        return found[:count]
-                    if asked == _MOST_ASKED:
-                        raise StoreError(
-                            f"too few of the nearest {asked} documents have the metadata asked for, and Chroma gives no more "
-                            "at once: narrow the search by `collections` or `as_of`, or work on a database."
-                        )
-                    asked = min(4 * asked, _MOST_ASKED)
-
-            return nearest(fetch, k)
+            for page in _pages(collection, where=where, include=["documents", "metadatas", "embeddings"]):
+                vectors = page["embeddings"]
+                distances = 1.0 - vectors @ vector / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector))
+                for *row, distance in zip(page["ids"], page["documents"], page["metadatas"], distances, strict=True):
+                    item = _document(*row, as_of=query.as_of)
+                    if contains(dict(item.metadata), wanted):
+                        found.append(match(item, float(distance)))
+                found = heapq.nsmallest(k, found, key=lambda item: (-item.similarity, item.document.doc_id))
+        return found
 
     def get_document(self, doc_id: str) -> StoredDocument:
         """Return one document, of whichever embedder."""
@@ -151,7 +143,8 @@ class ChromaKnowledgeBase:
     def count_documents(self) -> dict[str, int]:
         """Return how many documents there are of each embedder."""
         with self._opened() as (_, collection):
-            counts = Counter(flat["embedder"] for flat in _every(collection))
+            pages = _pages(collection, include=["metadatas"])
+            counts = Counter(flat["embedder"] for page in pages for flat in page["metadatas"])
         return dict(sorted(counts.items()))
 
     def reembed(self) -> int:
@@ -216,11 +209,13 @@ def _get(collection: Collection, doc_id: str) -> StoredDocument:
     return _document(doc_id, (found["documents"] or [])[0], (found["metadatas"] or [])[0], as_of=None)
 
 
-def _every(collection: Collection) -> Iterator[Mapping[str, Any]]:
-    """Yield all metadata, a page at a time, for the same reason that limits a search."""
+def _pages(collection: Collection, **asked: Any) -> Iterator[dict[str, Any]]:
+    """Yield all rows that `Collection.get` gives, a page at a time."""
     for start in range(0, collection.count(), _PAGE):
-        found: Any = collection.get(limit=_PAGE, offset=start, include=["metadatas"])
-        yield from found["metadatas"]
+        found: Any = collection.get(limit=_PAGE, offset=start, **asked)
+        if not found["ids"]:
+            return
+        yield found
 
 
 def _flat(document: KnowledgeDocument, embedder: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from filelock import FileLock, Timeout
+
 from core.errors import MissingDataError, StoreConflictError, StoreError, StoreUnavailableError
 from core.store.gateway import Row
 from core.store.trade_log import check_closable
@@ -58,9 +60,15 @@ class SqliteTradeLog:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnavailableError(f"the trade log {path} cannot be made: {error}.") from error
-        with self._connection() as connection:
-            connection.execute("pragma journal_mode = wal")
-            connection.executescript(f"begin immediate; {_STATEMENTS['schema']} commit;")
+        try:
+            # SQLite does not wait where several change a new file's journal at once: one after the other.
+            with FileLock(path.with_suffix(".lock"), timeout=_BUSY_SECONDS), self._connection() as connection:
+                connection.execute("pragma journal_mode = wal")
+                connection.executescript(f"begin immediate; {_STATEMENTS['schema']} commit;")
+        except Timeout as error:
+            raise StoreUnavailableError(
+                f"the trade log {path} has been in use for {_BUSY_SECONDS:.0f} seconds: try again."
+            ) from error
 
     def record_trade(self, trade: NewTrade) -> Trade:
         """Write down a decided trade, open and without a fill."""

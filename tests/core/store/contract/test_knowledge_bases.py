@@ -486,18 +486,16 @@ def test_containment_is_that_of_postgres(asked: psycopg.Connection, value: dict[
 @pytest.fixture
 def small_statements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.store.chroma_knowledge._PAGE", 3)
-    monkeypatch.setattr("core.store.chroma_knowledge._MOST_ASKED", 15)
 
 
 @pytest.mark.usefixtures("small_statements")
-def test_what_is_more_than_one_statement_can_name_is_counted_in_pages_and_searched_outwards(tmp_path: Path) -> None:
+def test_what_is_more_than_one_statement_can_name_is_counted_and_searched_in_pages(tmp_path: Path) -> None:
     need_chroma()
     base = ChromaKnowledgeBase(knowledge_path(tmp_path), Angles())
     base.save_documents([document(f"{number:02}", str(number), metadata={"fifth": number % 5 == 0}) for number in range(20)])
     assert base.count_documents() == {"angles": 20}
     assert hits(base, "0", k=2, metadata={"fifth": True}) == ["00", "05"]
-    with pytest.raises(StoreError, match="too few of the nearest 15 documents have the metadata asked for"):
-        base.search("0", k=4, metadata={"fifth": True})
+    assert hits(base, "0", k=9, metadata={"fifth": True}) == ["00", "05", "10", "15"]
 
 
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
