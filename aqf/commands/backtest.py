@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from aqf import screen
+from aqf.commands.features import FormulaCommand
 from aqf.commands.research import as_json, out_folder
 
 if TYPE_CHECKING:
     from agents.research.single import SingleBacktest
 
 
-@click.command(epilog='Example:  aqf backtest "rank(-ts_sum(returns, 5))" --dataset sp500_20 --holding 5 --out report/')
+@click.command(
+    cls=FormulaCommand, epilog='Example:  aqf backtest "-ts_sum(returns, 5)" --dataset sp500_20 --holding 5 --out report/'
+)
 @click.argument("feature", metavar="NAME|EXPRESSION")
 @click.option(
     "--dataset", default="sp500_20", show_default=True, help="Data set of the store, or one that ships with a package."

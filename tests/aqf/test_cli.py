@@ -242,7 +242,7 @@ def test_plan_tells_people_how_it_gets_on_and_keeps_results_apart(home: Path, da
 def test_backtest_writes_a_report_and_counts_as_a_trial(home: Path, dataset: dict[str, Any], report: dict[str, Any]) -> None:
     out = home.parent / "one"
     options = ("--dataset", "mine", "--holding", "5", "--commission-bps", "2", "--out", str(out))
-    first = answer(run(home, "backtest", "rank(-ts_sum(returns, 3))", *options, "--json"))
+    first = answer(run(home, "backtest", "-rank(ts_sum(returns, 3))", *options, "--json"))
     assert (first["dataset"], first["holding_bars"]) == ("mine", 5)
     assert first["n_trials_ledger"] > TRIALS
     assert first["evidence"].startswith("deflated Sharpe ratio")
