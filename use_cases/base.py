@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from agents.research.report import ResearchReport
 from agents.research.request import Budget, Candidate, ResearchRequest
-from agents.research.runner import PlannerChoice, ResearchContext, run_planner
-from agents.research.session import EventHandler
 from core.market.panel import FloatArray, Panel
 from core.store.records import Dataset
 from features.computable import resolve
 from features.plugins import PluginFeature, load_plugins
+
+if TYPE_CHECKING:  # reading what a use case brings need not wait for the planner
+    from agents.research.report import ResearchReport
+    from agents.research.runner import PlannerChoice, ResearchContext
+    from agents.research.session import EventHandler
 
 
 class StrategyUseCase(ABC):
@@ -82,6 +84,8 @@ class StrategyUseCase(ABC):
         on_event: EventHandler | None = None,
     ) -> ResearchReport:
         """Ingest, label, compute, and send the research request through the planner."""
+        from agents.research.runner import run_planner
+
         dataset = self.ingest(context)
         self.label(context, dataset)
         request = self.build_request(dataset, seed=seed)

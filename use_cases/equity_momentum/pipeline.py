@@ -5,16 +5,18 @@ Run it with ``python -m use_cases.equity_momentum.pipeline``.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import click
 
 from agents.research.request import Budget, Candidate
-from agents.research.runner import ResearchContext, ensure_dataset
 from core.errors import AQFError
 from core.store.records import Dataset
 from features.labels import forward_returns
 from use_cases.base import StrategyUseCase
+
+if TYPE_CHECKING:
+    from agents.research.runner import ResearchContext
 
 LABEL_HORIZON = 21
 
@@ -33,6 +35,8 @@ class EquityMomentum(StrategyUseCase):
 
     def ingest(self, context: ResearchContext) -> Dataset:
         """Land the daily prices in the store, or find them there."""
+        from agents.research.runner import ensure_dataset
+
         return ensure_dataset(context.store, self._dataset)
 
     def label(self, context: ResearchContext, dataset: Dataset) -> int:
@@ -85,6 +89,8 @@ def main(trials: int, seed: int, planner: Literal["auto", "rules", "llm"], datas
 
 
 def _run(trials: int, seed: int, planner: Literal["auto", "rules", "llm"], dataset: str) -> None:
+    from agents.research.runner import ResearchContext
+
     with ResearchContext.from_settings() as context:
         case = EquityMomentum(dataset)
         stored = case.ingest(context)
