@@ -442,15 +442,16 @@ class IBBroker:
             return found
         for trade in wanted:
             self._ib.cancelOrder(trade.order)
+        watched = {name: state.working[name] for name in family if name in state.working}
         deadline = time.monotonic() + self._config.cancel_seconds
         try:
-            while True:
-                state = await self._read()
-                filled = entry in state.done and state.done[entry].orderStatus.status == "Filled"
+            while time.monotonic() < deadline and self._ib.isConnected():
                 # Exits that are about to end with their entry must not be taken for living ones.
-                if not (names if filled else family) & state.working.keys() or time.monotonic() >= deadline:
+                filled = entry in watched and watched[entry].orderStatus.status == "Filled"
+                if all(trade.isDone() for name, trade in watched.items() if name in names or not filled):
                     break
                 await asyncio.sleep(_PAUSE)
+            state = await self._read()
             if names != family:
                 await self._protect(state, entry)
             return (await self._read()).describe(client_order_id) or found
