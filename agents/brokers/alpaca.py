@@ -5,9 +5,9 @@ that nothing is sent to an endpoint of real money unless its maker was told that
 
 .. warning::
 
-    Alpaca wakes the exits of a bracket when its entry is filled completely. What a cancelled entry had filled is given exits
-    anew by `AlpacaBroker.cancel_order`, and by `AlpacaBroker.connect` where that was interrupted; while an entry is filled in
-    part and still works, that part has no exits. It knows no time of expiry within a day either: `Order.expires_at` is not
+    Alpaca wakes the exits of a bracket when its entry is filled completely: while an entry is filled in part and still works,
+    that part has no exits. What a cancelled entry had filled is given exits anew by `AlpacaBroker.cancel_order`; where that was
+    interrupted, cancelling again does the rest. Alpaca knows no time of expiry within a day either: `Order.expires_at` is not
     sent, and whoever gave it cancels the order then. A fill carries no commission; fees are booked at the day's end.
 """
 
@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agents.brokers.broker import Account, BrokerOrder, BrokerPosition, Execution, Leg, Order, exit_ids
+from agents.brokers.cover import is_uncovered
 from agents.brokers.ticks import on_grid
 from core.errors import (
     BrokerError,
@@ -114,7 +115,7 @@ class AlpacaBroker:
         return self._is_paper
 
     def connect(self) -> None:
-        """Reach the account, and give exits to what an interrupted cancel left without.
+        """Reach the account.
 
         Raises
         ------
@@ -126,9 +127,6 @@ class AlpacaBroker:
         account = self._read(lambda client: client.get_account())
         if account.trading_blocked or account.account_blocked:
             raise BrokerError(f"the Alpaca account {account.account_number} is blocked from trading.")
-        held = {position.symbol for position in self.list_positions()}
-        for parent in self._page_orders(lambda: True, symbols=sorted(held)) if held else ():
-            self._protect(parent)
         self._connected = True
 
     def close(self) -> None:
@@ -201,6 +199,8 @@ class AlpacaBroker:
         request = GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=_PAGE, nested=False)
         with _translated():
             orders = sorted(self._client.get_orders(request), key=lambda order: order.submitted_at)
+            if len(orders) == _PAGE:
+                raise BrokerError(f"Alpaca tells {_PAGE} open orders at most, and there may be more; cancel some.")
             self._learn_all({str(order.id) for order in orders})
             working = {order.client_order_id for order in orders}
             found = []
@@ -218,7 +218,7 @@ class AlpacaBroker:
         while True:
             query: dict[str, Any] = {"direction": "asc", "page_size": _FILLS_PAGE}
             if since is not None:
-                query["after"] = since.isoformat()
+                query["after"] = (since - timedelta(seconds=1)).isoformat()  # Alpaca leaves out the moment itself
             if token is not None:
                 query["page_token"] = token
             page = self._read(lambda client: client.get("/account/activities/FILL", query))  # noqa: B023
@@ -301,10 +301,10 @@ class AlpacaBroker:
         ended = parent.status.value in ("canceled", "expired") and all(
             leg.status.value in ("canceled", "expired") and float(leg.filled_qty or 0.0) == 0.0 for leg in legs.values()
         )
-        if len(legs) < 2 or not bought or not ended or _is_own_exit(parent):
-            return
         identity = exit_ids(parent.client_order_id)[Leg.TAKE_PROFIT]
-        if self._get(identity) is not None:
+        if len(legs) < 2 or not ended or self._get(identity) is not None:
+            return
+        if not is_uncovered(_describe(parent, parent.client_order_id), self.list_positions(), self.list_open_orders()):
             return
         request = LimitOrderRequest(
             symbol=parent.symbol,
@@ -324,7 +324,7 @@ class AlpacaBroker:
                 f"{bought:g} shares of {parent.symbol} from {parent.client_order_id!r} have no exits: Alpaca refused {refused}."
             ) from refused
 
-    def _page_orders(self, more: Callable[[], bool], symbols: list[str] | None = None) -> Iterator[AlpacaOrder]:
+    def _page_orders(self, more: Callable[[], bool]) -> Iterator[AlpacaOrder]:
         """Yield orders with their legs, newest first, page after page for as long as `more` says."""
         from alpaca.common.enums import Sort
         from alpaca.trading.enums import QueryOrderStatus
@@ -333,16 +333,16 @@ class AlpacaBroker:
         until: datetime | None = None
         seen: set[str] = set()
         while True:
-            request = GetOrdersRequest(
-                status=QueryOrderStatus.ALL, limit=_PAGE, nested=True, direction=Sort.DESC, until=until, symbols=symbols
-            )
+            request = GetOrdersRequest(status=QueryOrderStatus.ALL, limit=_PAGE, nested=True, direction=Sort.DESC, until=until)
             page: list[AlpacaOrder] = self._read(lambda client: client.get_orders(request))  # noqa: B023
             new = [order for order in page if str(order.id) not in seen]
             seen |= {str(order.id) for order in new}
             yield from new
             if len(page) < _PAGE or not new or not more():
                 return
-            until = min(order.submitted_at for order in new)
+            until = min(order.submitted_at for order in new) + timedelta(
+                microseconds=1
+            )  # orders of one moment may be on two pages
 
     def _learn(self, order: AlpacaOrder) -> None:
         own = _is_own_exit(order)

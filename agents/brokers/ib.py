@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from agents.brokers import ib_loop
 from agents.brokers.broker import Account, BrokerOrder, BrokerPosition, Execution, Leg, Order, exit_ids
+from agents.brokers.cover import is_uncovered
 from agents.brokers.ticks import on_grid
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError, ConfigurationError, DataError
 from core.types import PipelineStatus, Side
@@ -131,6 +132,12 @@ class _State:
             reason=reason,
         )
 
+    def list_open(self) -> list[BrokerOrder]:
+        """Return what may still be filled, oldest first."""
+        names = sorted(self.working, key=lambda name: self.working[name].order.permId)
+        found = [self.describe(name) for name in names if not self.sleeps(name)]
+        return [one for one in found if one is not None]
+
     def entry_of(self, client_order_id: str) -> str:
         """Return the entry that an exit belongs to; of anything else, itself."""
         for suffix in exit_ids("").values():
@@ -194,7 +201,7 @@ class IBBroker:
         return not self._armed or (self._config.port not in LIVE_PORTS and self._account.startswith(_PAPER_PREFIX))
 
     def connect(self) -> None:
-        """Reach the gateway, and give exits to what an interrupted cancel left without.
+        """Reach the gateway.
 
         Raises
         ------
@@ -225,7 +232,8 @@ class IBBroker:
     def cancel_order(self, client_order_id: str) -> BrokerOrder:
         """Cancel what is not filled of an order; named by one exit, both exits and what is not filled of the entry.
 
-        What an entry had filled keeps its exits: where TWS ended them with it, they are placed anew.
+        What an entry had filled keeps its exits: where TWS ended them with it, they are placed anew. Where that was
+        interrupted, cancelling again does the rest.
         """
         return self._ask(lambda: self._cancel(client_order_id))
 
@@ -241,10 +249,7 @@ class IBBroker:
         """Return what may still be filled, entries and living exits, oldest first."""
 
         async def read() -> list[BrokerOrder]:
-            state = await self._read()
-            names = sorted(state.working, key=lambda name: state.working[name].order.permId)
-            found = [state.describe(name) for name in names if not state.sleeps(name)]
-            return [one for one in found if one is not None]
+            return (await self._read()).list_open()
 
         return self._ask(read)
 
@@ -272,15 +277,7 @@ class IBBroker:
     def list_positions(self) -> list[BrokerPosition]:
         """Return what is held, by symbol; costs as TWS counts them, with commission."""
 
-        async def read() -> list[BrokerPosition]:
-            positions = await self._wait(self._ib.reqPositionsAsync())
-            return [
-                BrokerPosition(symbol=one.contract.symbol, qty=one.position, avg_cost=one.avgCost)
-                for one in positions
-                if one.account == self._account and one.position
-            ]
-
-        return sorted(self._ask(read), key=lambda position: position.symbol)
+        return self._ask(self._positions)
 
     def get_account(self) -> Account:
         """Return the cash."""
@@ -341,12 +338,6 @@ class IBBroker:
             ib.disconnect()
             raise
         self._ib = ib
-        try:
-            state = await self._read()
-            for name in [name for name in state.done if exit_ids(name)[Leg.STOP_LOSS] in state.done]:
-                await self._protect(state, name)
-        except (ConnectionError, TimeoutError) as error:
-            raise BrokerUnavailableError(f"TWS did not answer: {error or type(error).__name__}") from error
 
     def _choose_account(self, accounts: list[str]) -> str:
         wanted = self._config.account
@@ -384,6 +375,14 @@ class IBBroker:
             ref = fill.execution.orderRef
             state.executed[ref] = state.executed.get(ref, 0.0) + fill.execution.shares
         return state
+
+    async def _positions(self) -> list[BrokerPosition]:
+        found = [
+            BrokerPosition(symbol=one.contract.symbol, qty=one.position, avg_cost=one.avgCost)
+            for one in await self._wait(self._ib.reqPositionsAsync())
+            if one.account == self._account and one.position
+        ]
+        return sorted(found, key=lambda position: position.symbol)
 
     async def _place(self, order: Order) -> BrokerOrder:
         found = (await self._read()).describe(order.client_order_id)
@@ -437,11 +436,8 @@ class IBBroker:
         entry = state.entry_of(client_order_id)
         family = {entry, *exit_ids(entry).values()}
         names = {client_order_id} if entry == client_order_id else family
-        wanted = [state.working[name] for name in names if name in state.working]
-        if not wanted:
-            return found
-        for trade in wanted:
-            self._ib.cancelOrder(trade.order)
+        for name in names & state.working.keys():
+            self._ib.cancelOrder(state.working[name].order)
         watched = {name: state.working[name] for name in family if name in state.working}
         deadline = time.monotonic() + self._config.cancel_seconds
         try:
@@ -464,9 +460,12 @@ class IBBroker:
         names = exit_ids(client_order_id)
         if entry is None or entry.orderStatus.status == "Filled" or any(name not in state.done for name in names.values()):
             return
-        bought = state.executed.get(client_order_id, 0.0)
-        if not bought or any(name in state.working or state.executed.get(name) for name in names.values()):
+        described = state.describe(client_order_id)
+        if described is None or any(name in state.working or state.executed.get(name) for name in names.values()):
             return
+        if not is_uncovered(described, await self._positions(), state.list_open()):
+            return
+        bought = described.filled_qty
         from ib_async import LimitOrder, StopOrder
 
         target, stop = state.done[names[Leg.TAKE_PROFIT]].order, state.done[names[Leg.STOP_LOSS]].order
