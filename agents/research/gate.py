@@ -1,7 +1,8 @@
 """The promotion gate: what a candidate must show before anybody calls it a finding.
 
 Every condition is printed with its figure and its bound; the first that fails is the binding constraint. The order is the
-order of DESIGN, cheap and certain before dear and final; the sealed hold-out comes last, once a lineage.
+order of DESIGN, cheap and certain before dear and final. The bars before the seal decide who is worth opening the sealed
+hold-out for; both together decide who is promoted (decision 0016).
 
 Two figures are judged in a way that surprises (and whose naive form is printed beside): the deflated Sharpe ratio takes
 the variance of the estimator under the null, because the spread of net Sharpe ratios across trials is inflated by costs;
@@ -13,104 +14,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
 
 from agents.research.evaluation import load_return_matrix
+from agents.research.findings import Check, Finding
+from agents.research.holdout import judge_holdout
 from agents.research.model_memory import MIN_CLEAN_BARS, Half, ModelMemory, find_model_memory, split_at_cutoff
 from agents.research.session import ResearchSession
-from backtest.engine import run_backtest
 from backtest.integrity import (
     deflated_sharpe_ratio,
     equivalent_independent_trials,
     expected_maximum_sharpe,
     min_backtest_length,
     min_track_record_length,
-    probabilistic_sharpe_ratio,
     probability_of_backtest_overfitting,
     spa_pvalue,
 )
-from backtest.metrics import kurtosis, sharpe_per_period, skewness
-from backtest.portfolio import scores_to_weights
-from core.errors import DataError, StoreConflictError
-from core.market.panel import FloatArray, Panel
+from core.market.panel import FloatArray
 from core.store.records import VECTOR_WIDTH, Trial
-from features.computable import Computable
 
-MIN_DSR = 0.95
+OPENING_DSR = 0.8
 MAX_SPA_P = 0.05
 MAX_PBO = 0.2
 MAX_CORRELATION = 0.7
 CONFIDENCE = 0.95
 SPA_BLOCK_BARS = 10.0
 MAX_COMPARED = 1_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One condition of the gate.
-
-    Parameters
-    ----------
-    name : str
-        The binding constraint, should this fail.
-    figure : float or None
-        What was measured; None when it cannot be measured here.
-    bound : str
-        What it must be, in words.
-    passed : bool
-    note : str
-        Further figures that help to read this one.
-    """
-
-    name: str
-    figure: float | None
-    bound: str
-    passed: bool
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The verdict on one candidate.
-
-    Parameters
-    ----------
-    verdict : {"promoted", "rejected"}
-    binding_constraint : str or None
-        Name of the first condition that failed.
-    checks : tuple of Check
-        All conditions that were judged, in order.
-    """
-
-    trial_id: int
-    feature_id: str
-    name: str
-    family: str
-    expression: str
-    verdict: str
-    binding_constraint: str | None
-    metrics: Mapping[str, Any]
-    checks: tuple[Check, ...]
-    hypothesis: str = ""
-
-    @property
-    def promoted(self) -> bool:
-        """Whether the candidate passed everything."""
-        return self.verdict == "promoted"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the finding as JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Finding:
-        """Build the finding from a mapping that has at least its fields."""
-        own = {f.name: values[f.name] for f in fields(cls)}
-        return cls(**{**own, "checks": tuple(Check(**check) for check in values["checks"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +100,8 @@ def judge_run(session: ResearchSession) -> Judgement:
             if checks[-1].passed:
                 chosen.append(trial)
         judged.append((trial, checks))
-    holdout = _judge_holdout(session, chosen)
-    findings = tuple(_finding(trial, [*checks, *holdout.get(trial.trial_id, ())], shared) for trial, checks in judged)
+    holdout = judge_holdout(session, [(trial, _dsr(trial, shared)) for trial in chosen])
+    findings = tuple(_finding(trial, checks, holdout.get(trial.trial_id), shared) for trial, checks in judged)
     return Judgement(
         findings=findings,
         n_trials_ledger=count.n_rows,
@@ -278,8 +210,8 @@ def _statistical_checks(trial: Trial, shared: _Shared, cost_bps: float) -> list[
         Check(
             name="deflated_sharpe",
             figure=dsr,
-            bound=f">= {MIN_DSR}",
-            passed=dsr >= MIN_DSR,
+            bound=f">= {OPENING_DSR} before the seal",
+            passed=dsr >= OPENING_DSR,
             note=f"against {shared.n_effective} effective trials{naive}",
         ),
         Check(
@@ -345,75 +277,12 @@ def _redundancy(trial: Trial, others: Sequence[Trial], behaviours: Mapping[str, 
     )
 
 
-def _judge_holdout(session: ResearchSession, chosen: Sequence[Trial]) -> dict[int, tuple[Check, ...]]:
-    """Open the sealed bars for the candidates that passed everything else, and let them decide."""
-    service = session.store.service
-    opened = service.find_holdout(session.lineage)
-    if opened is not None and opened["run_id"] == session.run_id:  # killed after it opened: judge what it opened for
-        chosen = [
-            trial for trial in service.list_trials({"run_id": session.run_id}) if str(trial.trial_id) in opened["candidates"]
-        ]
-    if not chosen:
-        return {}
-    candidates = {str(trial.trial_id): trial.expression for trial in chosen}
-    computables = {trial.trial_id: session.resolve(trial.expression) for trial in chosen}
-    try:
-        opening = service.open_holdout(session.lineage, session.run_id, candidates)
-    except StoreConflictError as error:
-        closed = Check(name="holdout_already_opened", figure=None, bound="opens once a lineage", passed=False, note=str(error))
-        return {trial.trial_id: (closed,) for trial in chosen}
-    panel = service.load_panel(session.dataset, session.request.symbols or None)
-    first = session.panel.n_bars
-    needed = 1.0 - 0.5 / (opening**2 * len(chosen))
-    checks: dict[int, tuple[Check, ...]] = {}
-    record: dict[str, Any] = {}
-    for trial in chosen:
-        holding = int(trial.metrics["holding_bars"])
-        scores = _compute_sealed(computables[trial.trial_id], panel, session)
-        if isinstance(scores, str):
-            record[str(trial.trial_id)] = {"net_sharpe": None, "psr": None, "n_obs": 0}
-            checks[trial.trial_id] = (
-                Check(name="holdout", figure=None, bound="computed without the future", passed=False, note=scores),
-            )
-            continue
-        weights = scores_to_weights(scores, method=session.method, holding_bars=holding)
-        result = run_backtest(panel, weights, session.config).slice(first)
-        sharpe, n_obs = sharpe_per_period(result.net_returns), len(result.net_returns)
-        bound = f"probability of a positive Sharpe ratio > {needed:g}"
-        said = f"over {n_obs} sealed bars; opening {opening} of this data, {len(chosen)} candidates at once"
-        if math.isnan(sharpe):
-            record[str(trial.trial_id)] = {"net_sharpe": None, "psr": None, "n_obs": n_obs}
-            checks[trial.trial_id] = (
-                Check(name="holdout", figure=None, bound=bound, passed=False, note=f"nothing was earned or lost {said}"),
-            )
-            continue
-        psr = probabilistic_sharpe_ratio(
-            sharpe=sharpe, n_obs=n_obs, skew=skewness(result.net_returns), kurtosis=kurtosis(result.net_returns)
-        )
-        net_sharpe = _annual(sharpe, session)
-        record[str(trial.trial_id)] = {"net_sharpe": net_sharpe, "psr": psr, "n_obs": n_obs}
-        checks[trial.trial_id] = (
-            Check(name="holdout", figure=psr, bound=bound, passed=psr > needed, note=f"net Sharpe {net_sharpe:.2f} {said}"),
-        )
-    service.record_holdout(session.lineage, session.run_id, record)
-    return checks
-
-
-def _compute_sealed(computable: Computable, panel: Panel, session: ResearchSession) -> FloatArray | str:
-    """Compute a feature on all bars, or say why it cannot be believed there.
-
-    A plugin may behave otherwise on bars that the search never showed it: it is checked again with them.
-    """
-    try:
-        soundness = computable.check(panel, seed=session.request.seed)
-        return computable.compute(panel) if soundness.fault is None else soundness.summary
-    except DataError as error:
-        return str(error)
-
-
-def _finding(trial: Trial, checks: Sequence[Check], shared: _Shared) -> Finding:
-    bound = next((check.name for check in checks if not check.passed), None)
-    metrics = {**trial.metrics, "dsr": _dsr(trial, shared), "n_trials": shared.n_effective}
+def _finding(trial: Trial, checks: Sequence[Check], sealed: Check | None, shared: _Shared) -> Finding:
+    every = (*checks, *([] if sealed is None else [sealed]))
+    bound = next((check.name for check in every if not check.passed), None)
+    dsr = _dsr(trial, shared)
+    together = dsr if sealed is None or sealed.figure is None else sealed.figure
+    metrics = {**trial.metrics, "dsr": together, "dsr_before_seal": dsr, "n_trials": shared.n_effective}
     return Finding(
         trial_id=trial.trial_id,
         feature_id=str(trial.feature_id),
@@ -423,7 +292,7 @@ def _finding(trial: Trial, checks: Sequence[Check], shared: _Shared) -> Finding:
         verdict="promoted" if bound is None else "rejected",
         binding_constraint=bound,
         metrics=metrics,
-        checks=tuple(checks),
+        checks=every,
         hypothesis=trial.hypothesis,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from agents.research.gate import Finding
+from agents.research.findings import Finding
 from agents.research.session import BuildingBlock, ResearchSession
 from agents.research.vectors import EMB_TYPE
 from core.errors import DataError

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agents.research.gate import Check, Finding
+from agents.research.findings import Check, Finding
 
 if TYPE_CHECKING:
     from agents.research.report import ResearchReport

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents.research.evaluation import load_returns
-from agents.research.gate import Finding, Judgement, record_verdicts
+from agents.research.findings import Finding
+from agents.research.gate import Judgement, record_verdicts
 from agents.research.memory import remember
 from agents.research.model_memory import describe, find_model_memory, split_at_cutoff
 from agents.research.page import (
@@ -343,8 +344,8 @@ def _sentence(session: ResearchSession, findings: Sequence[Finding], judgement: 
         names = ", ".join(finding.name for finding in promoted)
         return (
             f"Promoted: {names}. The best has a net Sharpe ratio of {best.metrics['net_sharpe']:.2f} out of sample after costs "
-            f"and a deflated Sharpe ratio of {best.metrics['dsr']:.3f} against {effective} independent trials, and the sealed "
-            "hold-out agreed."
+            f"and, the sealed hold-out included, a deflated Sharpe ratio of {best.metrics['dsr']:.3f} against {effective} "
+            "independent trials."
         )
     if not findings:
         return f"Nothing was promoted: no idea could be tried on {session.dataset.name}."

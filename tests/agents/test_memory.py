@@ -4,7 +4,7 @@ from uuid import uuid4
 import pytest
 
 from agents.research import memory
-from agents.research.gate import Finding
+from agents.research.findings import Finding
 from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import ResearchContext, run_planner
 from agents.research.session import ResearchSession

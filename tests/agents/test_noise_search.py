@@ -127,7 +127,7 @@ def test_the_best_of_500_noise_trials_shows_more_than_1_2_and_is_rejected_by_a_n
     assert not checks["deflated_sharpe"].passed
     assert not checks["spa"].passed
     assert not checks["pbo"].passed
-    assert f"is stopped by deflated_sharpe ({best.metrics['dsr']:.3f}, needed >= 0.95)" in report.sentence
+    assert f"is stopped by deflated_sharpe ({best.metrics['dsr']:.3f}, needed >= 0.8 before the seal)" in report.sentence
     assert f"as {report.n_trials_effective} independent ones" in report.sentence
     assert "stopped by deflated_sharpe" in report.to_markdown()
 

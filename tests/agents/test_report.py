@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from agents.research import report as report_module
-from agents.research.gate import Check, Finding
+from agents.research.findings import Check, Finding
 from agents.research.report import LEADERBOARD_COLUMNS, ResearchReport
 from agents.research.session import ResearchSession
 from aqf.commands.research import plan

@@ -285,3 +285,29 @@ def test_wrong_arguments_are_refused() -> None:
         integrity.min_backtest_length(n_trials=10, sharpe=0.0)
     with pytest.raises(ValueError, match="constant but not zero"):
         integrity.stepm_pvalues(np.ones((64, 2)), block_length=2, seed=1)
+
+
+def test_combined_probabilities_are_those_of_the_weighted_inverse_normal_method() -> None:
+    together = integrity.combine_probabilities([0.9, 0.7], [2400, 600])
+    assert together == pytest.approx(
+        stats.norm.cdf((math.sqrt(0.8) * stats.norm.ppf(0.9)) + math.sqrt(0.2) * stats.norm.ppf(0.7)), rel=1e-12
+    )
+    assert integrity.combine_probabilities([0.3], [7]) == pytest.approx(0.3)
+    assert integrity.combine_probabilities([1.0, 0.0], [1, 1]) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_without_an_effect_combined_probabilities_are_uniform_even_if_only_the_promising_are_looked_at_again() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.uniform(size=(2, 40_000))
+    together = np.array([integrity.combine_probabilities(pair, [4, 1]) for pair in zip(first, second, strict=True)])
+    assert np.quantile(together, [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.01)
+    assert float(np.mean((first >= 0.8) & (together > 0.975))) <= 0.025
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "weights"),
+    [([], []), ([0.5], [1, 2]), ([1.1], [1]), ([math.nan], [1]), ([0.5], [0]), ([0.5], [math.inf])],
+)
+def test_what_is_no_probability_or_no_weight_is_refused(probabilities: list[float], weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="probabilities"):
+        integrity.combine_probabilities(probabilities, weights)
