@@ -85,12 +85,13 @@ def list_command(dataset: str | None, family: str | None, as_json: bool) -> None
 @as_json
 def operators(as_json: bool) -> None:
     """Show the language: every field, operator and indicator an expression may use."""
-    from features.fields import FIELDS
+    from features.fields import FAMILIES, FIELDS
     from features.operators import OPERATORS
     from features.technical import INDICATORS
 
     tables = {
-        "fields": [{"write": field.name, "meaning": field.doc} for field in FIELDS.values()],
+        "fields": [{"write": field.name, "meaning": field.doc} for field in FIELDS.values()]
+        + [{"write": family.usage, "meaning": family.doc} for family in FAMILIES.values()],
         "operators": [{"write": operator.usage, "meaning": operator.doc} for operator in OPERATORS.values()],
         "indicators": [
             {"write": indicator.usage, "meaning": indicator.doc, "is": indicator.body} for indicator in INDICATORS.values()
