@@ -60,7 +60,7 @@ def compute_analogue(panel: Panel, count: int, horizon: int) -> FloatArray:
         return out
     first = max(0, int(asking.argmax()) - ANALOGUE_MEMORY - 2 * (ANALOGUE_WINDOW - 1))
     recent = panel.slice(first)
-    vectors = _encode_bars(recent, encoder)
+    vectors = encode_bars(recent, encoder)
     labels = forward_returns(recent, horizon)
     known = vectors.any(axis=2)
     bars, assets = np.nonzero(known)
@@ -81,12 +81,23 @@ def compute_analogue(panel: Panel, count: int, horizon: int) -> FloatArray:
     return out
 
 
-def _encode_bars(panel: Panel, encoder: CausalTS2VecEncoder) -> npt.NDArray[np.int16]:
-    """Encode the window that ends at each bar, rounded; zeros where there is none.
+def encode_bars(panel: Panel, encoder: CausalTS2VecEncoder) -> npt.NDArray[np.int16]:
+    """Encode the window of steady channels that ends at each bar, as a stream does.
 
-    A bar without channels goes into the stream as zeros: an embedding depends on its window alone, so that those of windows
-    without such bars are what they would be.
+    Parameters
+    ----------
+    panel : Panel
+        Closing prices.
+    encoder : CausalTS2VecEncoder
+        For windows of 128 bars.
+
+    Returns
+    -------
+    ndarray of shape (n_bars, n_assets, 320), int16
+        Rounded as `round_vectors` does, known at the close of the bar; zeros where a close of the last 255 bars is missing or
+        none moved.
     """
+    # A bar without channels goes in as zeros: an embedding depends on its window alone, so that no other window sees them.
     channels = bar_channels(panel, ANALOGUE_WINDOW)
     there: npt.NDArray[np.bool_] = np.logical_and.reduce(~np.isnan(channels), axis=2)
     channels = np.where(there[..., None], channels, np.float32(0.0))

@@ -151,7 +151,7 @@ def show(feature: str, dataset: str, quantiles: int, out: Path | None, as_json: 
     settings = Settings.load()
     with screen.working(f"loading {dataset}", quiet=as_json), open_store(settings) as store:
         found = find_feature(feature, store.service.list_features())
-        stored, panel = _load(store, dataset)
+        stored, panel = load_before_seal(store, dataset)
     from features.expression import Expression
     from features.study import study
 
@@ -202,7 +202,7 @@ def check(feature: str, dataset: str, cuts: int | None, as_json: bool) -> None:
 
     with screen.working(f"loading {dataset}", quiet=as_json), open_store(Settings.load()) as store:
         found = find_feature(feature, store.service.list_features())
-        _, panel = _load(store, dataset)
+        _, panel = load_before_seal(store, dataset)
     source = found.feature.source
     clauses: tuple[ContractCheck, ...] = ()
     leaks: LeakReport | None
@@ -250,7 +250,7 @@ def snapshot(feature: str, dataset: str, as_json: bool) -> None:
 
     with screen.working(f"computing on {dataset}", quiet=as_json), open_store(Settings.load()) as store:
         found = find_feature(feature, store.service.list_features())
-        _, panel = _load(store, dataset)
+        _, panel = load_before_seal(store, dataset)
         saved = save_snapshot(found.feature, panel, store.artifacts)
         load_snapshot(saved, store.artifacts, expression=found.feature, panel=panel)
     if as_json:
@@ -263,7 +263,7 @@ def snapshot(feature: str, dataset: str, as_json: bool) -> None:
     )
 
 
-def _load(store: Store, name: str) -> tuple[Dataset, Panel]:
+def load_before_seal(store: Store, name: str) -> tuple[Dataset, Panel]:
     """Load what a researcher may see: the bars before the seal."""
     from agents.research.runner import ensure_dataset
 
