@@ -109,15 +109,18 @@ class BakeOff:
     def sentence(self) -> str:
         """The verdict in plain words."""
         ran = [one for one in self.contestants if one.lift is not None]
+        missing = [one.name for one in self.contestants if one.not_run is not None]
+        more = f" Not run: {', '.join(missing)}." if missing else ""
+        if not ran:
+            return f"No memory was measured.{more}"
         parts = []
         for target in TARGETS:
             better = [one.name for one in ran if one.lift is not None and one.lift[target].low > 0.0]
             worse = [one.name for one in ran if one.lift is not None and one.lift[target].high < 0.0]
             said = f"helps with {', '.join(better)}" if better else "does not help"
             parts.append(f"for the {target} memory {said}" + (f" and hurts with {', '.join(worse)}" if worse else ""))
-        missing = [one.name for one in self.contestants if one.not_run is not None]
-        more = f" Not run: {', '.join(missing)}." if missing else ""
-        return f"Against no memory, at 95 % and uncorrected for {len(ran)} memories: {'; '.join(parts)}.{more}"
+        how_many = f"{len(ran)} memor{'y' if len(ran) == 1 else 'ies'}"
+        return f"Against no memory, at 95 % and uncorrected for {how_many}: {'; '.join(parts)}.{more}"
 
 
 def run_bakeoff(

@@ -61,7 +61,13 @@ def _draw_regimes(shown: EmbeddingMap) -> bytes:
         part = drawn[shown.regime[drawn] == regime]
         if len(part):
             axes.scatter(
-                *shown.points[part].T, s=5, color=COLOURS[regime], alpha=0.55, linewidths=0, label=regime.replace("_", ", ")
+                shown.points[part, 0],
+                shown.points[part, 1],
+                s=5,
+                color=COLOURS[regime],
+                alpha=0.55,
+                linewidths=0,
+                label=regime.replace("_", ", "),
             )
     _mark(axes, shown)
     legend = figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9, labelcolor=_INK, handletextpad=0.3)
@@ -78,8 +84,8 @@ def _draw_dates(shown: EmbeddingMap) -> bytes:
     drawn = _drawn(shown)
     drawn = drawn[np.argsort(np.random.default_rng(0).random(len(drawn)))]  # or the latest would cover the others
     times = shown.end_ts[drawn]
-    years = np.asarray(times.year + (times.dayofyear - 1) / 366.0)
-    points = axes.scatter(*shown.points[drawn].T, s=5, c=years, cmap="viridis", alpha=0.7, linewidths=0)
+    years = np.asarray(times.year + (times.day_of_year - 1) / 366.0)
+    points = axes.scatter(shown.points[drawn, 0], shown.points[drawn, 1], s=5, c=years, cmap="viridis", alpha=0.7, linewidths=0)
     _mark(axes, shown)
     bar = figure.colorbar(points, ax=axes, fraction=0.04, pad=0.02, format="%d")
     bar.outline.set_visible(False)  # type: ignore[operator]
@@ -127,10 +133,11 @@ def _drawn(shown: EmbeddingMap) -> np.ndarray:
 
 def _mark(axes: Axes, shown: EmbeddingMap) -> None:
     if len(shown.neighbours):
-        near = shown.points[shown.neighbours].T
-        axes.scatter(*near, s=46, facecolors="none", edgecolors=_INK, linewidths=1.3, label="neighbours")
+        near = shown.points[shown.neighbours]
+        axes.scatter(near[:, 0], near[:, 1], s=46, facecolors="none", edgecolors=_INK, linewidths=1.3, label="neighbours")
     axes.scatter(
-        *shown.points[shown.chosen],
+        shown.points[shown.chosen, 0],
+        shown.points[shown.chosen, 1],
         s=150,
         marker="*",
         color="#F0E442",

@@ -140,8 +140,8 @@ def map_command(
 def bakeoff(dataset: str, encoders: tuple[str, ...], count: int, horizon: int, stride: int, seed: int, as_json: bool) -> None:
     """Forecast return and volatility by the nearest past windows, for each encoder, and compare with no memory.
 
-    Walk-forward on the last two fifths of the bars before the seal, with 95 % intervals. Printed whether memory helps or not; an
-    encoder whose package is missing is said to be not run.
+    Walk-forward on the last two fifths of the bars before the seal, with 95 % intervals. Printed whether memory helps or not;
+    an encoder whose package is missing is said to be not run.
     """
     from core.settings import Settings
     from core.store import open_store
@@ -216,25 +216,29 @@ def drift(dataset: str, seed: int, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only count the documents of each embedder.")
 @as_json
 def text(dry_run: bool, as_json: bool) -> None:
-    """Give documents of other embedders vectors of the embedder in force, so that searches find them again.
+    """Embed texts: documents of other embedders anew, and headlines that the knowledge base does not have yet.
 
     A vector belongs to the embedder whose name is in its row, and searches see those of one alone. After a change of
     AQF_TEXT_EMBEDDER the older documents are not found until this has run. What is done is kept if it is interrupted.
     """
-    from core.settings import Settings
+    from core.settings import Settings, StoreKind
     from core.store import open_store
+    from core.store.headlines import save_headlines
 
     with open_store(Settings.load()) as store:
         knowledge = store.knowledge
         name, before = knowledge.embedder.name, knowledge.count_documents()
         others = sum(n for embedder, n in before.items() if embedder != name)
-        done = 0
+        done = headlines = 0
         if not dry_run:
-            with screen.working(f"embedding {others:,} documents by {name}", quiet=as_json):
+            with screen.working(f"embedding {others:,} documents of other embedders, and headlines, by {name}", quiet=as_json):
                 done = knowledge.reembed()
+                if store.kind is not StoreKind.SQLITE:  # files alone hold no headlines
+                    headlines = save_headlines(store.trading.gateway, knowledge)
         after = knowledge.count_documents()
     if as_json:
-        screen.print_json({"embedder": name, "before": before, "reembedded": done, "after": after, "dry_run": dry_run})
+        counts = {"before": before, "reembedded": done, "headlines": headlines, "after": after}
+        screen.print_json({"embedder": name, **counts, "dry_run": dry_run})
         return
     heads = ("embedder", "before", "now")
     rows = [(embedder, before.get(embedder, 0), after.get(embedder, 0)) for embedder in sorted({name, *before, *after})]
@@ -242,7 +246,7 @@ def text(dry_run: bool, as_json: bool) -> None:
     if dry_run:
         click.echo(f"{others:,} documents are of other embedders; without --dry-run they are embedded anew.")
     else:
-        click.echo(f"{done:,} documents were embedded anew.")
+        click.echo(f"{done:,} documents were embedded anew, {headlines:,} headlines are new or were corrected.")
 
 
 def _print_bakeoff(found: BakeOff) -> None:
