@@ -141,7 +141,7 @@ def find_analogues(
         n_eligible[block.places] = counts
         neighbours[block.places] = found
 
-    known: npt.NDArray[np.bool_] = np.logical_or.reduce(unit != 0, axis=1)
+    known: npt.NDArray[np.bool_] = np.logical_or.reduce(unit, axis=1)
     blocks = _blocks(ends, asked, known & may, known, reach=reach, max_age=max_age, spacing=spacing)
     workers = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with one_blas_thread(), ThreadPoolExecutor(workers, thread_name_prefix="analogues") as pool:
