@@ -47,11 +47,14 @@ class Score:
     ----------
     value, low, high : float
         Mean over the dates of the test, and its 95 % interval.
+    p_value : float
+        Twice the share of the resamples on the other side of zero.
     """
 
     value: float
     low: float
     high: float
+    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +116,16 @@ class BakeOff:
         more = f" Not run: {', '.join(missing)}." if missing else ""
         if not ran:
             return f"No memory was measured.{more}"
+        n_comparisons = len(ran) * len(TARGETS)
         parts = []
         for target in TARGETS:
-            better = [one.name for one in ran if one.lift is not None and one.lift[target].low > 0.0]
-            worse = [one.name for one in ran if one.lift is not None and one.lift[target].high < 0.0]
+            sure = [(one.name, one.lift[target]) for one in ran if one.lift is not None]
+            sure = [(name, score) for name, score in sure if score.p_value * n_comparisons <= 1.0 - CONFIDENCE]
+            better = [name for name, score in sure if score.value > 0.0]
+            worse = [name for name, score in sure if score.value < 0.0]
             said = f"helps with {', '.join(better)}" if better else "does not help"
             parts.append(f"for the {target} memory {said}" + (f" and hurts with {', '.join(worse)}" if worse else ""))
-        how_many = f"{len(ran)} memor{'y' if len(ran) == 1 else 'ies'}"
-        return f"Against no memory, at 95 % and uncorrected for {how_many}: {'; '.join(parts)}.{more}"
+        return f"Against no memory, at 5 % corrected for {n_comparisons} comparisons: {'; '.join(parts)}.{more}"
 
 
 def run_bakeoff(
@@ -171,7 +176,7 @@ def run_bakeoff(
     memory forecasts the return by the mean past return of the symbol, and the volatility by the mean of those of the last 21
     bars and of the whole window: what anybody has without an encoder. Intervals are percentiles of the stationary bootstrap
     over dates, with blocks of a mean length of one window, because windows overlap; a lift is resampled as the difference on
-    the same dates. Nothing is corrected for looking at several memories.
+    the same dates. Intervals are not corrected for looking at several memories; the verdict is, by Bonferroni.
     """
     if horizon < 1:
         raise DataError(f"`horizon` must be at least 1 bar, was {horizon}.")
@@ -339,4 +344,6 @@ def _score(daily: FloatArray, counts: FloatArray) -> Score:
     means = counts @ daily / len(daily)
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(means, (tail, 1.0 - tail))
-    return Score(value=float(daily.mean()), low=float(low), high=float(high))
+    beyond = 1 + min(int((means <= 0.0).sum()), int((means >= 0.0).sum()))
+    p_value = min(1.0, 2.0 * beyond / (1 + len(means)))
+    return Score(value=float(daily.mean()), low=float(low), high=float(high), p_value=p_value)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from aqf.bakeoff import NO_MEMORY, BakeOff, run_bakeoff
+from aqf.bakeoff import NO_MEMORY, BakeOff, Contestant, Score, run_bakeoff
 from backtest.markets import no_edge
 from core.errors import ConfigurationError, DataError
 from core.market import Panel
@@ -105,6 +105,24 @@ def test_what_could_not_run_is_not_run_and_never_passed(found: BakeOff) -> None:
     assert rocket.lift is None
     assert found.sentence.endswith("Not run: minirocket.")
     assert "helps with minirocket" not in found.sentence
+
+
+def verdict_of(p_values: list[float], *, lift: float) -> str:
+    """The sentence about memories of these p-values for the return, and of none for the volatility."""
+    nothing = Score(value=0.0, low=-1.0, high=1.0, p_value=1.0)
+    contestants = [Contestant(name=NO_MEMORY, rank_ic=dict.fromkeys(("return", "volatility"), nothing))]
+    for number, p_value in enumerate(p_values):
+        score = Score(value=lift, low=lift - 0.01, high=lift + 0.01, p_value=p_value)
+        contestants.append(Contestant(name=f"m{number}", rank_ic={}, lift={"return": score, "volatility": nothing}))
+    return BakeOff(contestants=tuple(contestants), first="", last="", n_dates=9, n_windows=9, settings={}).sentence
+
+
+def test_the_verdict_counts_every_comparison() -> None:
+    assert "for the return memory helps with m0;" in verdict_of([0.024], lift=0.02)
+    assert "for the return memory helps with m0;" in verdict_of([0.012, 0.02], lift=0.02)
+    assert "for the return memory does not help;" in verdict_of([0.02, 0.02, 0.02], lift=0.02)
+    assert "for the return memory does not help and hurts with m0;" in verdict_of([0.001], lift=-0.02)
+    assert "corrected for 6 comparisons" in verdict_of([0.5, 0.5, 0.5], lift=0.02)
 
 
 def test_it_is_said_when_memory_does_not_help(found: BakeOff) -> None:
