@@ -18,13 +18,13 @@ from backtest.bootstrap import draw_bootstrap_counts
 from core.errors import ConfigurationError, DataError, MissingDataError
 from core.market.panel import Panel
 from features.analogue_field import encode_bars
-from features.analogues import IntArray, find_analogues
 from features.encoders import get_encoder
 from features.encoders.base import WindowValues
 from features.encoders.causal import CausalTS2VecEncoder
 from features.encoders.registry import PRETRAINED
 from features.fields import FloatArray
 from features.labels import forward_returns
+from features.nearest_windows import IntArray, find_analogues
 from features.timeseries import ts_std
 from features.windows import Windows, rolling_windows
 

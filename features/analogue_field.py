@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.analogues import find_analogues, one_blas_thread, round_vectors
 from features.encoders.base import DIMS
 from features.encoders.causal import CausalTS2VecEncoder
 from features.encoders.registry import get_encoder
 from features.fields import ANALOGUE_MEMORY, ANALOGUE_WINDOW, FloatArray
 from features.labels import forward_returns
+from features.nearest_windows import find_analogues, one_blas_thread, round_vectors
 from features.windows import bar_channels
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import pandas as pd
 
 from core.errors import DataError, MissingDataError
 from core.market.panel import Panel
-from features.analogues import IntArray, find_analogues
 from features.fields import FloatArray
+from features.nearest_windows import IntArray, find_analogues
 from features.windows import Windows, regime_at
 
 DELAY = 1

@@ -7,8 +7,8 @@ from aqf.bakeoff import NO_MEMORY, BakeOff, Contestant, Score, run_bakeoff
 from backtest.markets import no_edge
 from core.errors import ConfigurationError, DataError
 from core.market import Panel
-from features.analogues import round_vectors
 from features.encoders import get_encoder
+from features.nearest_windows import round_vectors
 from features.windows import rolling_windows
 
 HORIZON, K = 5, 20

@@ -8,9 +8,10 @@ from scipy import stats
 from core.errors import DataError, ExpressionError, LookAheadError, ShapeError
 from core.market import Panel
 from features import FeatureStream, check_feature, check_leaks, compute, explain, parse
-from features.analogues import QUANTILES, find_analogues, forecast_analogues, round_vectors
+from features.analogues import QUANTILES, forecast_analogues
 from features.encoders import get_encoder
 from features.labels import forward_returns
+from features.nearest_windows import find_analogues, round_vectors
 from features.windows import steady_windows
 
 
