@@ -16,7 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.graph.state import CompiledStateGraph
 
-from agents.research import llm, memory, rules
+from agents.research import drift, llm, memory, rules
 from agents.research.gate import Judgement, judge_run
 from agents.research.report import judgement_to_dict, save_report
 from agents.research.session import Event, ResearchSession
@@ -65,7 +65,7 @@ class Node(Protocol):
 
 def _recall(session: ResearchSession) -> Node:
     def recall(state: PlannerState) -> dict[str, Any]:
-        remembered = memory.recall(session)
+        remembered = {**memory.recall(session), "drift": drift.watch(session)}
         session.emit(Event(kind="recalled", message=remembered["sentence"], total=session.budget.trials))
         return {"recalled": remembered, "step": 0, "tried": [], "pending": [], "vectors": {}}
 

@@ -16,6 +16,7 @@ from aqf.commands.data import data
 from aqf.commands.database import db
 from aqf.commands.demo import demo
 from aqf.commands.doctor import doctor
+from aqf.commands.embed import embed
 from aqf.commands.features import features
 from aqf.commands.research import plan, resume, runs, show
 
@@ -42,7 +43,7 @@ def aqf() -> None:
     """
 
 
-for command in (demo, plan, runs, show, resume, features, backtest, calibrate, data, db, doctor):
+for command in (demo, plan, runs, show, resume, features, embed, backtest, calibrate, data, db, doctor):
     aqf.add_command(command)
 
 

@@ -80,11 +80,14 @@ class Progress:
         Show nothing.
     lines : bool, default=True
         Where there is no terminal, print a line for each step.
+    unit : str, default="trials"
+        What is counted.
     """
 
-    def __init__(self, *, quiet: bool = False, lines: bool = True) -> None:
+    def __init__(self, *, quiet: bool = False, lines: bool = True, unit: str = "trials") -> None:
         self._quiet = quiet
         self._lines = lines
+        self._unit = unit
         self._bar: Any = None
         self._task: Any = None
 
@@ -100,7 +103,7 @@ class Progress:
                     TextColumn("{task.description}"),
                     BarColumn(),
                     MofNCompleteColumn(),
-                    TextColumn("trials"),
+                    TextColumn(self._unit),
                     TimeElapsedColumn(),
                 )
                 self._bar = Bar(*columns, console=console)
@@ -116,6 +119,13 @@ class Progress:
             self._bar.console.print(message, highlight=False)
         elif not self._quiet:
             say(message)
+
+    def on_step(self, message: str, done: int, total: int) -> None:
+        """Take note of a step of something that is no run."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=message, completed=done, total=total)
+        elif self._lines and not self._quiet:
+            say(f"  {message}")
 
     def on_event(self, event: Event) -> None:
         """Take note of an event."""

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from core.errors import ExpressionError
-from features.fields import FIELDS
+from features.fields import FAMILIES, FIELDS, find_field
 from features.node import Node
 from features.operators import OPERATORS, SPELLINGS
 from features.reader import Vocabulary, read_text
 from features.technical import INDICATORS
 from features.units import Unit
 
-LANGUAGE = frozenset(FIELDS.keys() | OPERATORS.keys() | SPELLINGS.keys() | INDICATORS.keys())
+LANGUAGE = frozenset(FIELDS.keys() | FAMILIES.keys() | OPERATORS.keys() | SPELLINGS.keys() | INDICATORS.keys())
 """Words that no feature may be called by."""
 
 
@@ -81,13 +81,14 @@ class Expression:
 
         Compare it with ``panel.fields``. `vwap` counts as high, low and close.
         """
-        return frozenset[str]().union(*(FIELDS[n].columns if n in FIELDS else {n} for n in self.names))
+        found = {name: find_field(name) for name in self.names}
+        return frozenset[str]().union(*({name} if field is None else field.columns for name, field in found.items()))
 
     def __str__(self) -> str:
         return self.text
 
     def __reduce__(self) -> tuple[Callable[[str, str, tuple[str, ...]], Expression], tuple[str, str, tuple[str, ...]]]:
-        return _parse_again, (self.text, self.canonical, tuple(sorted(self.names - FIELDS.keys())))
+        return _parse_again, (self.text, self.canonical, tuple(sorted(name for name in self.names if find_field(name) is None)))
 
 
 def parse(

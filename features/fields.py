@@ -6,8 +6,10 @@ what is not finite is NaN, and that a missing column is named in the error toget
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -118,6 +120,78 @@ def _fields() -> dict[str, Field]:
 FIELDS: Mapping[str, Field] = MappingProxyType(_fields())
 
 
+@dataclass(frozen=True, kw_only=True)
+class FieldFamily:
+    """Describe fields that differ by whole numbers and are written like calls.
+
+    Parameters
+    ----------
+    name : str
+        Before the brackets.
+    ranges : mapping of str to (int, int)
+        Smallest and largest value of each number, in order.
+    doc : str
+        One line: formula and unit.
+    build : callable of the numbers -> Field
+        The field's name is the canonical text of the call.
+    """
+
+    name: str
+    ranges: Mapping[str, tuple[int, int]]
+    doc: str
+    build: Callable[..., Field]
+
+    @property
+    def usage(self) -> str:
+        """How it is written, for instance ``analogue(count, horizon)``."""
+        return f"{self.name}({', '.join(self.ranges)})"
+
+
+ANALOGUE_WINDOW, ANALOGUE_MEMORY = 128, 2520
+"""Bars of a window of `analogue`, and how many bars back its neighbours may end."""
+
+
+def _analogue(count: int, horizon: int) -> Field:
+    def load(panel: Panel) -> FloatArray:
+        from features.analogue_field import compute_analogue  # opens an encoder, which few expressions need
+
+        return compute_analogue(panel, count, horizon)
+
+    return Field(
+        name=f"analogue({count}, {horizon})",
+        columns=frozenset({"close"}),
+        lookback=ANALOGUE_MEMORY + 2 * ANALOGUE_WINDOW - 2,
+        doc=f"mean return over {horizon} bars after the {count} past windows most like the one that ends here",
+        unit=NO_UNIT,
+        load=load,
+    )
+
+
+FAMILIES: Mapping[str, FieldFamily] = MappingProxyType(
+    {
+        "analogue": FieldFamily(
+            name="analogue",
+            ranges=MappingProxyType({"count": (1, 500), "horizon": (1, 252)}),
+            doc=f"mean return over `horizon` bars after the `count` windows of any symbol in the last {ANALOGUE_MEMORY} bars "
+            f"most like the {ANALOGUE_WINDOW} bars that end here, by the encoder ts2vec_causal; NaN until after its training",
+            build=_analogue,
+        )
+    }
+)
+"""Fields with numbers, by name."""
+
+
+@lru_cache(maxsize=1_024)
+def find_field(name: str) -> Field | None:
+    """Return the field of a name or of the canonical text of a call; None for what is a column of the data or nothing."""
+    if name in FIELDS:
+        return FIELDS[name]
+    call = re.fullmatch(r"(\w+)\((\d+(?:, \d+)*)\)", name)
+    if call is None or call[1] not in FAMILIES:
+        return None
+    return FAMILIES[call[1]].build(*map(int, call[2].split(", ")))
+
+
 def available_fields(columns: Collection[str]) -> tuple[str, ...]:
     """Name what an expression can read from a data set with these columns.
 
@@ -152,7 +226,7 @@ def load_field(name: str, panel: Panel) -> FloatArray:
     Parameters
     ----------
     name : str
-        A key of `FIELDS` or a column of ``panel.extra``. The names in `FIELDS` keep their meaning even if the panel has
+        What `find_field` finds, or a column of ``panel.extra``. The names in `FIELDS` keep their meaning even if the panel has
         an extra column of the same name; only `vwap` prefers it.
     panel : Panel
         Bars to read.
@@ -167,7 +241,7 @@ def load_field(name: str, panel: Panel) -> FloatArray:
     MissingDataError
         If the panel lacks a column that the field needs.
     """
-    field = FIELDS.get(name)
+    field = find_field(name)
     needs = field.columns if field is not None else frozenset({name})
     if not (name == "vwap" and name in panel.extra):
         missing = sorted(needs - set(panel.fields))

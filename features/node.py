@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.errors import ExpressionError
-from features.fields import FIELDS
+from features.fields import find_field
 from features.operators import Kind, Operator
 from features.units import Unit
 
@@ -86,7 +86,7 @@ def build_constant(value: int | float, position: int | None = None) -> Node:
 
 def build_field(name: str) -> Node:
     """Build a leaf that reads a field."""
-    field = FIELDS.get(name)
+    field = find_field(name)
     if field is None:
         return Node(canonical=name, kind=Kind.PANEL)
     return Node(canonical=name, kind=Kind.PANEL, unit=field.unit, lookback=field.lookback)

@@ -15,6 +15,7 @@ from functools import reduce
 
 from core.errors import ExpressionError, LookAheadError
 from features.calls import build_call, check_arguments
+from features.fields import FAMILIES, FieldFamily, find_field
 from features.node import Node, build_constant, build_field
 from features.operators import NEGATE, OPERATORS, SPELLINGS, Kind
 from features.technical import INDICATORS, Indicator
@@ -80,7 +81,8 @@ class Vocabulary:
         if name not in self._known:
             source = self.features[name]
             root = read_text(source, self, (*above, name)) if isinstance(source, str) else source
-            unknown = sorted({node.canonical for node in root.walk() if node.is_field} - self.fields)
+            read = {node.canonical for node in root.walk() if node.is_field}
+            unknown = sorted(name for name in read - self.fields if find_field(name) is None)
             if unknown:
                 raise ExpressionError(f"it reads `{shorten(unknown[0])}`, which is not among the fields here.")
             self._known[name] = root
@@ -227,7 +229,7 @@ class _Reader:
             return self._feature(name, position)
         if name in fields:
             return build_field(name)
-        for known in (OPERATORS, INDICATORS):
+        for known in (OPERATORS, INDICATORS, FAMILIES):
             if name in known:
                 raise ExpressionError(f"`{name}` at column {position} is an operator; write {known[name].usage}.", position)
         further = f"; {len(features)} features can be named too" if features else ""
@@ -250,17 +252,20 @@ class _Reader:
     def _call(self, name: str, args: list[ast.expr], keywords: list[ast.keyword], depth: int, position: int) -> Node:
         indicator = INDICATORS.get(name)
         operator = OPERATORS.get(name)
-        if indicator is None and (operator is None or not operator.is_call):
-            known = [*(operator.name for operator in OPERATORS.values() if operator.is_call), *INDICATORS]
+        family = FAMILIES.get(name)
+        if indicator is None and family is None and (operator is None or not operator.is_call):
+            known = [*(operator.name for operator in OPERATORS.values() if operator.is_call), *INDICATORS, *FAMILIES]
             raise ExpressionError(
                 f"unknown operator `{shorten(name)}` at column {position}{_meant(name, known)}; "
                 f"the operators are {', '.join(sorted(known))}.",
                 position,
             )
         if keywords:
-            usage = (indicator or OPERATORS[name]).usage
+            usage = (indicator or family or OPERATORS[name]).usage
             raise ExpressionError(f"`{name}` at column {position} takes positional arguments only; write {usage}.", position)
         nodes = tuple(self.read(arg, depth + 1) for arg in args)
+        if family is not None:
+            return _of_family(family, nodes, position)
         return build_call(name, nodes, position) if indicator is None else self._indicator(indicator, nodes, position)
 
     def _indicator(self, indicator: Indicator, args: tuple[Node, ...], position: int) -> Node:
@@ -287,6 +292,18 @@ class _Reader:
             raise ExpressionError(
                 f"in `{indicator.name}` at column {position}, which is {indicator.body}: {error}", position
             ) from None
+
+
+def _of_family(family: FieldFamily, args: tuple[Node, ...], position: int) -> Node:
+    check_arguments(family.name, family.usage, (Kind.WINDOW,) * len(family.ranges), args, position)
+    for (what, (smallest, largest)), arg in zip(family.ranges.items(), args, strict=True):
+        if not smallest <= int(arg.value or 0) <= largest:
+            raise ExpressionError(
+                f"the {what} of `{family.name}` at column {position} must be in {smallest}..{largest}, was {arg.brief}; write "
+                f"{family.usage}.",
+                position,
+            )
+    return build_field(f"{family.name}({', '.join(arg.canonical for arg in args)})")
 
 
 def _within(name: str, error: Exception) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from core.errors import DataError, ExpressionError, MissingDataError, ShapeError
 from core.market.panel import BAR_FIELDS, Panel
 from features.expression import Expression, parse
-from features.fields import FIELDS, FloatArray, load_field
+from features.fields import FloatArray, find_field, load_field
 from features.stream_program import build_program
 
 
@@ -80,7 +80,8 @@ class FeatureStream:
         self._t = 0
         for t in range(history.n_bars):
             self._advance({name: values[t] for name, values in fields.items()})
-        self._kept = max((FIELDS[name].lookback for name in names if name in FIELDS), default=0)
+        found = (find_field(name) for name in names)
+        self._kept = max((field.lookback for field in found if field is not None), default=0)
         self._last = history.slice(-self._kept - 1)
 
     @property
@@ -180,4 +181,5 @@ def _as_expression(item: object, panel: Panel) -> Expression:
 
 def _columns_of(name: str, panel: Panel) -> frozenset[str]:
     own_vwap = name == "vwap" and name in panel.extra
-    return FIELDS[name].columns if name in FIELDS and not own_vwap else frozenset({name})
+    field = find_field(name)
+    return field.columns if field is not None and not own_vwap else frozenset({name})

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
-from features.fields import available_fields
+from features.fields import FAMILIES, available_fields
 from features.operators import OPERATORS
 from features.technical import INDICATORS
 
@@ -30,6 +30,7 @@ Rules of the house:
 - When you have nothing better to try, answer in plain words without a tool call: that ends the search.
 
 Fields of this data set: {fields}
+Fields with numbers: {families}
 
 Between panels and numbers: + - * / ** and unary minus; < <= > >= == != give masks, joined by `and`, `or` and `not`. NaN where a
 value is unknown or a divisor is zero. Windows, lags and levels are plain numbers.
@@ -52,6 +53,7 @@ def build_prompt(session: ResearchSession, state: PlannerState) -> tuple[str, st
     """Return the system text and the first user text of a run."""
     system = _SYSTEM.format(
         fields=", ".join(available_fields(session.panel.fields)),
+        families="; ".join(f"{family.usage}: {family.doc}" for family in FAMILIES.values()),
         operators="\n".join(
             f"{operator.usage.replace('panel or number', 'x')}: {operator.doc.partition(';')[0]}"
             for operator in OPERATORS.values()

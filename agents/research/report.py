@@ -187,6 +187,7 @@ class ResearchReport:
             ("probability of backtest overfitting, before costs", show_figure(self.pbo, 2)),
             ("the same after costs (naive)", show_figure(self.pbo_net_naive, 2)),
             ("hold-out", "opened" if self.holdout_opened else "still sealed"),
+            *([("drift", self.recalled["drift"]["sentence"])] if "drift" in self.recalled else []),
             *self._memory_figures(),
         ]
 

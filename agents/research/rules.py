@@ -1,8 +1,9 @@
 """The planner that needs no model: it reads the state and decides by what was measured.
 
-Its decisions, in order: are the vectors missing or stale; is there something to prune; is there a proposed feature without
-a trial; does the budget allow another batch, and if so of which ideas (:mod:`agents.research.search`). Vectors that cannot
-be had on this data are let be. When nothing is left to do it says why and stops.
+Its decisions, in order: are the vectors missing, stale, or of a market that was seen to drift just now; is there something to
+prune; is there a proposed feature without a trial; does the budget allow another batch, and if so of which ideas
+(:mod:`agents.research.search`). Vectors that cannot be had on this data are let be. When nothing is left to do it says why and
+stops.
 """
 
 from __future__ import annotations
@@ -45,8 +46,15 @@ def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | 
     if "refresh_vector_store" not in done:
         known = session.store.researcher.count_embeddings(session.dataset, EMB_TYPE)
         limit = session.panel.index[-1 - 2 * STRIDE]
-        if known["newest"] is None or pd.Timestamp(known["newest"]) < limit:
-            reason = "There are no vectors of this data yet." if known["newest"] is None else "The newest vector is stale."
+        drifted = state.get("recalled", {}).get("drift", {}).get("new", [])
+        if known["newest"] is None or pd.Timestamp(known["newest"]) < limit or drifted:
+            reason = (
+                "There are no vectors of this data yet."
+                if known["newest"] is None
+                else f"The market drifted since the memory was made ({', '.join(drifted)})."
+                if drifted
+                else "The newest vector is stale."
+            )
             return _call(state, reason, "refresh_vector_store", [{"window": WINDOW, "stride": STRIDE}])
     if "prune_vectors" not in done:
         return _call(state, "See which vectors are old and weak.", "prune_vectors", [{**_PRUNE, "dry_run": True}])

@@ -85,12 +85,13 @@ def list_command(dataset: str | None, family: str | None, as_json: bool) -> None
 @as_json
 def operators(as_json: bool) -> None:
     """Show the language: every field, operator and indicator an expression may use."""
-    from features.fields import FIELDS
+    from features.fields import FAMILIES, FIELDS
     from features.operators import OPERATORS
     from features.technical import INDICATORS
 
     tables = {
-        "fields": [{"write": field.name, "meaning": field.doc} for field in FIELDS.values()],
+        "fields": [{"write": field.name, "meaning": field.doc} for field in FIELDS.values()]
+        + [{"write": family.usage, "meaning": family.doc} for family in FAMILIES.values()],
         "operators": [{"write": operator.usage, "meaning": operator.doc} for operator in OPERATORS.values()],
         "indicators": [
             {"write": indicator.usage, "meaning": indicator.doc, "is": indicator.body} for indicator in INDICATORS.values()
@@ -150,7 +151,7 @@ def show(feature: str, dataset: str, quantiles: int, out: Path | None, as_json: 
     settings = Settings.load()
     with screen.working(f"loading {dataset}", quiet=as_json), open_store(settings) as store:
         found = find_feature(feature, store.service.list_features())
-        stored, panel = _load(store, dataset)
+        stored, panel = load_before_seal(store, dataset)
     from features.expression import Expression
     from features.study import study
 
@@ -201,7 +202,7 @@ def check(feature: str, dataset: str, cuts: int | None, as_json: bool) -> None:
 
     with screen.working(f"loading {dataset}", quiet=as_json), open_store(Settings.load()) as store:
         found = find_feature(feature, store.service.list_features())
-        _, panel = _load(store, dataset)
+        _, panel = load_before_seal(store, dataset)
     source = found.feature.source
     clauses: tuple[ContractCheck, ...] = ()
     leaks: LeakReport | None
@@ -249,7 +250,7 @@ def snapshot(feature: str, dataset: str, as_json: bool) -> None:
 
     with screen.working(f"computing on {dataset}", quiet=as_json), open_store(Settings.load()) as store:
         found = find_feature(feature, store.service.list_features())
-        _, panel = _load(store, dataset)
+        _, panel = load_before_seal(store, dataset)
         saved = save_snapshot(found.feature, panel, store.artifacts)
         load_snapshot(saved, store.artifacts, expression=found.feature, panel=panel)
     if as_json:
@@ -262,7 +263,7 @@ def snapshot(feature: str, dataset: str, as_json: bool) -> None:
     )
 
 
-def _load(store: Store, name: str) -> tuple[Dataset, Panel]:
+def load_before_seal(store: Store, name: str) -> tuple[Dataset, Panel]:
     """Load what a researcher may see: the bars before the seal."""
     from agents.research.runner import ensure_dataset
 
