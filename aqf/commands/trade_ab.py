@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--paper", type=click.IntRange(0), default=120, show_default=True, help="Signals on paper before that.")
 @click.option("--cost-bps", type=click.FloatRange(0), default=10.0, show_default=True, help="Cost of a round trip.")
 @click.option("--floor", type=click.FloatRange(0, 1), default=0.45, show_default=True, help="Pythia's floor; 0 for none.")
+@click.option(
+    "--kill", type=click.FloatRange(0, 1, min_open=True), default=0.08, show_default=True, help="Drawdown that ends trading."
+)
 @click.option("--shadow", is_flag=True, help="Learn from refused signals too, as if each were followed on paper.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @as_json
@@ -36,20 +39,27 @@ def ab(
     paper: int,
     cost_bps: float,
     floor: float,
+    kill: float,
     shadow: bool,
     seed: int,
     as_json: bool,
 ) -> None:
     """Trade simulated accounts by several sizings, through the same signals with the same outcomes.
 
-    Growth, drawdown and ruin are net of costs, with 95 % intervals. Ruin is a drawdown of 8 %, which ends trading.
+    Growth, drawdown and ruin are net of costs, with 95 % intervals. Ruin is a drawdown of `--kill`, which ends trading.
     """
     from agents.trading import ab as trial
     from agents.trading.sizing import build_sizing
 
     sizings = [build_sizing(name.strip()) for name in names.split(",")]
     config = trial.TrialConfig(
-        accounts=accounts, trades=trades, paper_trades=paper, cost_bps=cost_bps, floor=floor, shadow=shadow
+        accounts=accounts,
+        trades=trades,
+        paper_trades=paper,
+        cost_bps=cost_bps,
+        floor=floor,
+        kill_drawdown=kill,
+        shadow=shadow,
     )
     with screen.counting("simulating", "signals", quiet=as_json) as on_progress:
         results = trial.compare_sizings(sizings, config, seed=seed, on_progress=on_progress)
