@@ -15,7 +15,7 @@ from agents.trading.ab import (
     compare_sizings,
     hit_probabilities,
 )
-from agents.trading.sizing import FixedSizing, KellySizing, RampSizing
+from agents.trading.sizing import FixedSizing, KellySizing, ProbationSizing, RampSizing
 from aqf.commands.trade_ab import ab
 from core.errors import DataError
 
@@ -124,6 +124,14 @@ def test_kelly_stays_away_where_there_is_no_edge_and_the_ramp_stakes_most_where_
     assert by["payoff", "ramp"].mean_size > by["none", "ramp"].mean_size
 
 
+def test_kelly_alone_starves_without_paper_trades_and_a_probation_feeds_it() -> None:
+    config = TrialConfig(accounts=100, trades=400, paper_trades=0)
+    by = figures(compare_sizings([KellySizing(), ProbationSizing()], config, seed=3, worlds=[WORLDS[3]]))
+    assert by["bracket", "kelly"].taken < 0.03
+    assert by["bracket", "probation"].taken > 0.05
+    assert by["bracket", "probation"].advantage.low > 0.0
+
+
 def test_progress_counts_to_the_end() -> None:
     seen: list[tuple[int, int]] = []
     config = TrialConfig(accounts=2, trades=3, paper_trades=2)
@@ -174,6 +182,6 @@ def test_the_command_prints_the_markets_and_a_table() -> None:
 
 
 def test_the_command_refuses_a_sizing_it_does_not_know() -> None:
-    with pytest.raises(DataError, match="a sizing must be one of ramp, kelly, fixed, was 'martingale'"):
+    with pytest.raises(DataError, match="a sizing must be one of ramp, kelly, probation, fixed, was 'martingale'"):
         run("--sizing", "martingale")
     assert CliRunner().invoke(ab, ["--accounts", "1"]).exit_code == 2
