@@ -18,6 +18,7 @@ from aqf.commands.demo import demo
 from aqf.commands.doctor import doctor
 from aqf.commands.features import features
 from aqf.commands.research import plan, resume, runs, show
+from aqf.commands.worker import worker
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -42,7 +43,7 @@ def aqf() -> None:
     """
 
 
-for command in (demo, plan, runs, show, resume, features, backtest, calibrate, data, db, doctor):
+for command in (demo, plan, runs, show, resume, features, backtest, calibrate, data, db, doctor, worker):
     aqf.add_command(command)
 
 

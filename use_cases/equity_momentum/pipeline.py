@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 import click
 
 from agents.research.request import Budget, Candidate
-from agents.research.runner import ResearchContext, ensure_dataset
+from agents.research.runner import ResearchContext
 from core.errors import AQFError
+from core.store.packaged import ensure_dataset
 from core.store.records import Dataset
 from features.labels import forward_returns
 from use_cases.base import StrategyUseCase

@@ -250,9 +250,9 @@ class VectorMethods:
         return [row["embedding_id"] for row in rows]
 
     def restore_vectors(self, ids: Sequence[UUID]) -> int:
-        """Bring archived windows back as they were, all or none, and return how many came; ids that are not there are passed over.
+        """Bring archived windows back as they were, all or none, and return how many came.
 
-        Only the framework may: on the `researcher` role it is a StoreError.
+        Ids that are not in the archive are passed over. Only the framework may: as `researcher` it is a StoreError.
 
         Raises
         ------
