@@ -92,8 +92,9 @@ def compare(version: str, other: str | None, k: int, queries: int, dataset: str,
     screen.print_table("", ("version", "rank IC of the neighbours' mean return", "lift"), rows)
     click.echo(
         f"{result.overlap:.1%} of the {k} nearest neighbours are the same (by chance {result.chance_overlap:.1%}), over "
-        f"{result.n_queries:,} of {result.n_common:,} windows that both have.\nLift is over the rank IC {result.baseline_ic:.4f} "
-        "of all earlier windows. Descriptive: the windows overlap, so small differences mean nothing."
+        f"{result.n_queries:,} of {result.n_common:,} windows that both have.\nLift is over {k} random "
+        f"earlier windows, whose rank IC is {result.random_ic:.4f} with a spread of {result.random_spread:.4f}: less than "
+        "twice that is nothing."
     )
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def worker(once: bool, poll_seconds: float, as_json: bool) -> None:
     """Encode the windows that were asked for, as jobs are announced, until interrupted.
 
-    Any number of workers share the jobs. Ctrl-C, or SIGTERM, gives a job that is not finished to the next worker; so does the end
-    of a process, after two minutes. With --json each job is one line.
+    Any number of workers share the jobs. Ctrl-C, or SIGTERM, gives a job that is not finished to the next worker at once; the
+    death of a worker does so after two minutes. With --json each job is one line.
     """
     from core.settings import Settings
     from core.store import open_store

@@ -18,6 +18,7 @@ from core.store.research import ResearchStore
 from features.memory.plan import EMB_TYPE
 
 _MIN_QUERIES = 30
+_DRAWS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,11 @@ class VersionComparison:
         The same for neighbours drawn at random: `k` over the windows that may be named, on average.
     rank_ic : tuple of float
         For each version, the rank correlation of the neighbours' mean forward return with the query's own.
-    baseline_ic : float
-        The same for all windows that may be named instead of the nearest ones.
+    random_ic, random_spread : float
+        The same for `k` random windows instead of the nearest ones: mean and standard deviation over 50 draws.
     lift : tuple of float
-        For each version its `rank_ic` less the baseline: what choosing neighbours adds.
+        For each version its `rank_ic` less `random_ic`: what choosing neighbours adds; below two
+        `random_spread` it is nothing.
     """
 
     versions: tuple[str, str]
@@ -47,7 +49,8 @@ class VersionComparison:
     overlap: float
     chance_overlap: float
     rank_ic: tuple[float, float]
-    baseline_ic: float
+    random_ic: float
+    random_spread: float
     lift: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +59,14 @@ class VersionComparison:
 
 
 def compare_versions(
-    store: ResearchStore, dataset: Dataset, first: str, second: str, *, k: int = 10, max_queries: int = 1_000
+    store: ResearchStore,
+    dataset: Dataset,
+    first: str,
+    second: str,
+    *,
+    k: int = 10,
+    max_queries: int = 1_000,
+    rng: np.random.Generator | None = None,
 ) -> VersionComparison:
     """Compare two versions on the windows that both have, point in time.
 
@@ -73,6 +83,8 @@ def compare_versions(
         Neighbours of each query.
     max_queries : int, default=1000
         Queries are spread evenly over time, at most so many.
+    rng : Generator, optional
+        Draws the random windows; by default one that is seeded with 0.
 
     Raises
     ------
@@ -85,13 +97,13 @@ def compare_versions(
     """
     _check_versions(store, dataset, first, second)
     rows = [_by_window(store.load_embeddings(EMB_TYPE, version)) for version in (first, second)]
-    common = sorted(rows[0].keys() & rows[1].keys(), key=lambda key: (key[1], key[0]))
-    labelled = [key for key in common if rows[0][key]["label_end"] is not None]
+    common = rows[0].keys() & rows[1].keys()
+    # In the order in which labels ended, what a query may name is what comes before a place.
+    labelled = sorted(
+        (key for key in common if rows[0][key]["label_end"] is not None), key=lambda key: (rows[0][key]["label_end"], key)
+    )
     ends = _microseconds([end for _, end in labelled])
-    label_ends = _microseconds([rows[0][key]["label_end"] for key in labelled])
-    outcome = np.array([rows[0][key]["label"]["forward_return"] for key in labelled], dtype=np.float64)
-    sorted_label_ends = np.sort(label_ends)
-    n_before = np.searchsorted(sorted_label_ends, ends)
+    n_before = np.searchsorted(_microseconds([rows[0][key]["label_end"] for key in labelled]), ends)
     queries = np.flatnonzero(n_before >= k)
     if len(queries) < _MIN_QUERIES:
         raise MissingDataError(
@@ -100,18 +112,20 @@ def compare_versions(
         )
     if len(queries) > max_queries:
         queries = queries[np.unique(np.linspace(0, len(queries) - 1, max_queries).astype(np.int64))]
+    rng = np.random.default_rng(0) if rng is None else rng
+    outcome = np.array([rows[0][key]["label"]["forward_return"] for key in labelled], dtype=np.float64)
     vectors = [np.stack([row[key]["embedding"].to_numpy() for key in labelled]) for row in rows]
     vectors = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in vectors]
-    shared, means, baseline = np.empty(len(queries)), np.empty((2, len(queries))), np.empty(len(queries))
+    shared, means, random = np.empty(len(queries)), np.empty((2, len(queries))), np.empty((_DRAWS, len(queries)))
     for place, query in enumerate(queries):
-        allowed = np.flatnonzero(label_ends < ends[query])
-        one, other = (allowed[np.argsort(-(part[allowed] @ part[query]), kind="stable")[:k]] for part in vectors)
+        n = n_before[query]
+        one, other = (np.argsort(-(part[:n] @ part[query]), kind="stable")[:k] for part in vectors)
         shared[place] = len(np.intersect1d(one, other)) / k
         means[:, place] = outcome[one].mean(), outcome[other].mean()
-        baseline[place] = outcome[allowed].mean()
+        random[:, place] = outcome[rng.integers(n, size=(_DRAWS, k))].mean(axis=1)
     own = outcome[queries]
     rank_ic = (_rank_correlation(means[0], own), _rank_correlation(means[1], own))
-    baseline_ic = _rank_correlation(baseline, own)
+    drawn = np.array([_rank_correlation(draw, own) for draw in random])
     return VersionComparison(
         versions=(first, second),
         k=k,
@@ -120,8 +134,9 @@ def compare_versions(
         overlap=float(shared.mean()),
         chance_overlap=float((k / n_before[queries]).mean()),
         rank_ic=rank_ic,
-        baseline_ic=baseline_ic,
-        lift=(rank_ic[0] - baseline_ic, rank_ic[1] - baseline_ic),
+        random_ic=float(drawn.mean()),
+        random_spread=float(drawn.std(ddof=1)),
+        lift=(rank_ic[0] - float(drawn.mean()), rank_ic[1] - float(drawn.mean())),
     )
 
 

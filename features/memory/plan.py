@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 
 from core.errors import ConfigurationError, DataError, LookAheadError, MissingDataError, ShapeError
@@ -137,14 +138,16 @@ def plan_memory(dataset: Dataset, panel: Panel, spec: MemorySpec) -> MemoryPlan:
     ConfigurationError
         If the encoder needs a package that is not installed.
     """
-    encoder = _open_encoder(dataset, panel, spec)
-    cut = _CUTS.get(encoder.name, rolling_windows)
-    windows = cut(panel, window=spec.window, stride=spec.stride)
+    encoder = _choose_encoder(dataset, spec)
+    cut = partial(_CUTS.get(encoder.name, rolling_windows), window=spec.window, stride=spec.stride)
+    windows = cut(panel)
     if not len(windows):
         raise MissingDataError(
             f"not enough history: none of the {panel.n_assets} symbols of {dataset.name} has {spec.window} complete closes in "
             f"a row that move, in {panel.n_bars} bars before the seal; take a shorter window or a longer history."
         )
+    if encoder.name not in PRETRAINED:
+        encoder.fit(cut(panel.slice(stop=int(panel.n_bars * TRAINED_FRACTION))))
     assert encoder.trained_until is not None
     possible = len(range(0, panel.n_bars - spec.window + 1, spec.stride)) * panel.n_assets
     cutting = f"w{spec.window}-s{spec.stride}-h{LABEL_HORIZON}"
@@ -160,18 +163,15 @@ def plan_memory(dataset: Dataset, panel: Panel, spec: MemorySpec) -> MemoryPlan:
     )
 
 
-def _open_encoder(dataset: Dataset, panel: Panel, spec: MemorySpec) -> Encoder:
+def _choose_encoder(dataset: Dataset, spec: MemorySpec) -> Encoder:
     name = _SHIPPED if spec.encoder == "auto" else spec.encoder
     encoder = get_encoder(name)
-    if name in PRETRAINED:
-        problem = _find_problem(encoder, dataset, spec)
-        if problem is None:
-            return encoder
-        if spec.encoder != "auto":
-            raise problem
-        encoder = get_encoder(_FALLBACK)
-    known = panel.slice(stop=int(panel.n_bars * TRAINED_FRACTION))
-    return encoder.fit(rolling_windows(known, window=spec.window, stride=spec.stride))
+    problem = _find_problem(encoder, dataset, spec) if name in PRETRAINED else None
+    if problem is None:
+        return encoder
+    if spec.encoder == "auto":
+        return get_encoder(_FALLBACK)
+    raise problem
 
 
 def _find_problem(encoder: Encoder, dataset: Dataset, spec: MemorySpec) -> DataError | None:
