@@ -119,7 +119,8 @@ def compare_versions(
     shared, means, random = np.empty(len(queries)), np.empty((2, len(queries))), np.empty((_DRAWS, len(queries)))
     for place, query in enumerate(queries):
         n = n_before[query]
-        one, other = (np.argsort(-(part[:n] @ part[query]), kind="stable")[:k] for part in vectors)
+        # In the order of time, so that the same neighbours always have the same mean.
+        one, other = (np.sort(np.argsort(-(part[:n] @ part[query]), kind="stable")[:k]) for part in vectors)
         shared[place] = len(np.intersect1d(one, other)) / k
         means[:, place] = outcome[one].mean(), outcome[other].mean()
         random[:, place] = outcome[rng.integers(n, size=(_DRAWS, k))].mean(axis=1)

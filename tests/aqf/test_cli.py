@@ -39,6 +39,7 @@ COMMANDS = (
     ("db", "migrate"),
     ("db", "backup"),
     ("db", "restore"),
+    ("worker",),
 )
 HEAVY = {
     "arch",
