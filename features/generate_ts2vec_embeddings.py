@@ -82,7 +82,7 @@ def describe(refreshed: Refreshed, seconds: float) -> str:
 
 
 @click.command(
-    context_settings={"show_default": True},
+    context_settings={"show_default": True, "max_content_width": 120},
     epilog="Example:  python -m features.generate_ts2vec_embeddings --dataset sp500_20 --window 128 --stride 5",
 )
 @click.option("--dataset", default="sp500_20", help="Data set of the store, or one that ships with a package.")
