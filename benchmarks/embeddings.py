@@ -5,8 +5,8 @@ otherwise not measured, which the run says. Both encode 128-bar windows of three
 that a slow moment of the machine hits both; ratios are of the best rounds, and of processor time beside. A stream, also on one
 thread, is compared with encoding the last window again, by the shipped encoder at its best and by the stream's own batch form;
 the goal is for the largest panel, because for few series a bar is mostly the calls themselves; work is in multiplications. The
-last part, in a process of its own, fills a vector memory as the planner's worker does, with a thread a core: from the bars in an
-embedded server to rows of `signal_embeddings`, with all indexes there; its peak of memory is that process's.
+last part, in a process of its own, fills a vector memory as a worker does, with a thread a core: from the bars in an embedded
+server to rows of `signal_embeddings`, with all indexes there; its peak of memory is that process's.
 """
 
 from __future__ import annotations
@@ -177,12 +177,12 @@ def build_panel(n_windows: int) -> Panel:
     """Return a random walk of 20 symbols that has at least so many windows of stride 1 before the seal."""
     n_bars = int((-(-n_windows // 20) + 128) / (1 - DEFAULT_SEALED_FRACTION))
     closes = 100.0 * np.cumprod(1.0 + 0.01 * np.random.default_rng(7).standard_normal((n_bars, 20)), axis=0)
-    index = pd.bdate_range("1990-01-01", periods=n_bars, tz="UTC")
+    index = pd.bdate_range("2006-01-02", periods=n_bars, tz="UTC")
     return Panel(index=index, symbols=tuple(f"S{i:02d}" for i in range(20)), close=closes)
 
 
 def time_store(n_windows: int) -> dict[str, float]:
-    """Return windows a second from bars to rows as the planner's worker makes them, of encoding alone, and the peak of memory."""
+    """Return windows a second from bars to rows, and of encoding alone, and this process's peak of memory."""
     encoder = get_encoder("ts2vec")
     panel = build_panel(n_windows)
     folder = Path(tempfile.mkdtemp(prefix="aqf-bench-"))
