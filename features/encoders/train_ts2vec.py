@@ -1,8 +1,8 @@
 """Train a TS2Vec encoder on a packaged data set: ``python -m features.encoders.train_ts2vec --dataset sp500_20``.
 
-It learns from the windows that end within the first `--fraction` of the bars before the seal, the same that the vector
-memory is trained on; so the years up to the seal remain to judge it by. Fixed seeds and one thread give the same file on
-the same kind of machine. An interrupted training goes on where it was.
+It learns from the windows that end within the first `--fraction` of the bars before the seal, so that the years up to the seal
+remain to judge it by. Fixed seeds and one thread give the same file on the same kind of machine. An interrupted training goes
+on where it was.
 """
 
 from __future__ import annotations
