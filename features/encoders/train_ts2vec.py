@@ -22,9 +22,8 @@ from core.store.research import DEFAULT_SEALED_FRACTION
 from features.encoders.causal import CausalTS2VecEncoder
 from features.encoders.contrastive import TrainingRound, TS2VecSettings, import_torch
 from features.encoders.ts2vec import TS2VecEncoder
+from features.memory.plan import TRAINED_FRACTION
 from features.windows import Windows, rolling_windows, steady_windows
-
-TRAINED_FRACTION = 0.6
 
 
 def cut_training_windows(panel: Panel, *, window: int, stride: int, fraction: float, steady: bool) -> Windows:

@@ -26,7 +26,7 @@ LABEL_HORIZON = 5
 """Bars of the forward return that each window remembers."""
 
 TRAINED_FRACTION = 0.6
-"""Share of the bars before the seal that an encoder without a training of its own is fitted on."""
+"""Share of the bars before the seal that encoders learn from; what comes after remains to judge them by."""
 
 _SHIPPED = "ts2vec"
 _FALLBACK = "pca"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import MissingDataError
-from core.store.records import Dataset, EmbeddingVersionStatus
+from core.store.records import Dataset
 from core.store.research import ResearchStore
 from features.memory.plan import EMB_TYPE, MemoryPlan, MemorySpec, plan_memory
 from features.memory.rows import RowBuilder
@@ -179,5 +179,4 @@ def _write(
 
 
 def _find_status(store: ResearchStore, dataset: Dataset, version: str) -> str:
-    versions = store.list_embedding_versions(dataset, EMB_TYPE)
-    return str(next((row["status"] for row in versions if row["emb_version"] == version), EmbeddingVersionStatus.BUILDING))
+    return str({row["emb_version"]: row["status"] for row in store.list_embedding_versions(dataset, EMB_TYPE)}[version])
