@@ -6,6 +6,7 @@ writes nothing; and that searches are never switched to a part of a version.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from features.memory.rows import RowBuilder
 
 _PIECE = 1_000
 """Windows that are encoded and written together. Always the same ones, so that an interruption moves no digit of a vector."""
+
+_WRITERS = 2
 
 OnProgress = Callable[[int, int], None]
 
@@ -154,18 +157,18 @@ def _write(
     missing: npt.NDArray[np.bool_],
     on_progress: OnProgress | None,
 ) -> None:
-    """Encode one piece while the one before is written."""
+    """Encode a piece while those before are written: storing one takes a core of the server as long as encoding takes here."""
     done, total = 0, int(missing.sum())
-    with ThreadPoolExecutor(1, thread_name_prefix="aqf-write") as writer:
-        writing: Future[int] | None = None
+    writing: deque[Future[int]] = deque()
 
-        def settle() -> None:
-            nonlocal done
-            if writing is not None:
-                done += writing.result()
-                if on_progress is not None:
-                    on_progress(done, total)
+    def settle(most: int) -> None:
+        nonlocal done
+        while len(writing) > most:
+            done += writing.popleft().result()
+            if on_progress is not None:
+                on_progress(done, total)
 
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="aqf-write") as writers:
         for first in range(0, len(missing), _PIECE):
             piece = np.arange(first, min(first + _PIECE, len(missing)))
             lacking = missing[piece]
@@ -173,9 +176,9 @@ def _write(
                 continue
             vectors = plan.encoder.encode(plan.windows.values[piece])
             rows = builder.build_some(piece[lacking], vectors[lacking])
-            settle()
-            writing = writer.submit(store.save_embeddings, rows)
-        settle()
+            settle(_WRITERS - 1)
+            writing.append(writers.submit(store.save_embeddings, rows))
+        settle(0)
 
 
 def _find_status(store: ResearchStore, dataset: Dataset, version: str) -> str:

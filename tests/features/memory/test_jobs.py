@@ -74,7 +74,7 @@ def test_a_worker_killed_in_the_middle_is_followed_by_one_that_makes_the_same_ro
 ) -> None:
     job_id = ask(store, dataset)
     killed = subprocess.run(
-        [sys.executable, "-m", "tests.features.memory.killed_worker", "2"],
+        [sys.executable, "-m", "tests.features.memory.killed_worker", "3"],
         env=environment(tmp_path / "killed", AQF_DATABASE_URL=database),
         cwd=ROOT,
         capture_output=True,
@@ -83,7 +83,7 @@ def test_a_worker_killed_in_the_middle_is_followed_by_one_that_makes_the_same_ro
     )
     assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, b"")
     part = rows_of(store)
-    assert len(part) == 80
+    assert 40 <= len(part) <= 120, "of the three pieces before, the last may have been on its way"
     assert store.researcher.get_job(job_id).status == "running"
     assert work_embedding_jobs(store.researcher) == [], "its claim has not run out"
     assert store.researcher.active_embedding_version(dataset, EMB_TYPE) is None
@@ -91,7 +91,7 @@ def test_a_worker_killed_in_the_middle_is_followed_by_one_that_makes_the_same_ro
     (worked,) = work_embedding_jobs(store.researcher)
     assert (worked.job.job_id, worked.job.attempts, worked.status) == (job_id, 2, "done")
     assert worked.refreshed is not None
-    assert (worked.refreshed.written, worked.refreshed.status) == (worked.refreshed.windows - 80, "active")
+    assert (worked.refreshed.written, worked.refreshed.status) == (worked.refreshed.windows - len(part), "active")
     conninfo = server.create(server.template)
     with open_store(Settings(home=tmp_path / "whole", database_url=conninfo)) as other:
         refresh_memory(other.researcher, land(other), MemorySpec.from_mapping(WINDOWS))
