@@ -75,7 +75,7 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
     def refresh_vector_store(
         step: Step,
         tool_call_id: CallId,
-        window: Annotated[int, "Bars in a window, 107 to 256."] = 128,
+        window: Annotated[int, "Bars in a window, 107 to 256; the trained encoder takes 128, others fall back on PCA."] = 128,
         stride: Annotated[int, "Bars between the ends of two windows, 1 to 126."] = 21,
     ) -> str:
         """Encode the windows of the data set anew and store them as vectors with their regime and what followed."""
@@ -84,7 +84,7 @@ def build_tools(session: ResearchSession) -> list[BaseTool]:
         def work() -> Mapping[str, Any]:
             if not 107 <= window <= 256 or not 1 <= stride <= 126:
                 raise ToolRetry(f"`window` must be in 107..256 and `stride` in 1..126, were {window} and {stride}.")
-            return refresh_vectors(session, window=window, stride=stride)
+            return refresh_vectors(session, tool_call_id=tool_call_id, window=window, stride=stride)
 
         return session.run_tool("refresh_vector_store", step=step, tool_call_id=tool_call_id, arguments=arguments, work=work)
 

@@ -19,6 +19,7 @@ from aqf.commands.doctor import doctor
 from aqf.commands.embed import embed
 from aqf.commands.features import features
 from aqf.commands.research import plan, resume, runs, show
+from aqf.commands.worker import worker
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -43,7 +44,7 @@ def aqf() -> None:
     """
 
 
-for command in (demo, plan, runs, show, resume, features, embed, backtest, calibrate, data, db, doctor):
+for command in (demo, plan, runs, show, resume, features, embed, backtest, calibrate, data, db, doctor, worker):
     aqf.add_command(command)
 
 

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from agents.research.session import ResearchSession
-from agents.research.vectors import EMB_TYPE
 from core.market.panel import Panel
 from core.store.event_records import DriftEvent
 from core.store.records import Dataset
@@ -25,6 +24,7 @@ from core.store.research import ResearchStore
 from features.computable import Computable
 from features.drift import DriftTest, compare_embeddings, compare_feature
 from features.expression import parse
+from features.memory import EMB_TYPE
 
 MIN_BARS = 1_000
 REFERENCE_SHARE = 0.6

@@ -7,11 +7,11 @@ from typing import Any
 
 from agents.research.findings import Finding
 from agents.research.session import BuildingBlock, ResearchSession
-from agents.research.vectors import EMB_TYPE
 from core.errors import DataError
 from core.store.records import Dataset, FeatureKind, FeatureStatus, RunStatus
 from core.store.research import ResearchStore
 from features.expression import is_buildable, parse
+from features.memory import EMB_TYPE
 
 MAX_BLOCKS = 100
 

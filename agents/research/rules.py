@@ -20,7 +20,7 @@ from agents.research.evaluation import is_worth_a_trial
 from agents.research.search import Tried, count_by_family, propose_ideas
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
-from agents.research.vectors import EMB_TYPE
+from features.memory import EMB_TYPE
 
 WINDOW, STRIDE = 128, 21
 MIN_BARS_FOR_VECTORS = 1_000
@@ -44,8 +44,12 @@ def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | 
     if any(row["tool"] in _VECTOR_TOOLS and row["error"] for row in session.store.researcher.list_tool_calls(session.run_id)):
         return None
     if "refresh_vector_store" not in done:
-        known = session.store.researcher.count_embeddings(session.dataset, EMB_TYPE)
-        limit = session.panel.index[-1 - 2 * STRIDE]
+        store = session.store.researcher
+        known = store.count_embeddings(session.dataset, EMB_TYPE)
+        active = store.active_embedding_version(session.dataset, EMB_TYPE)
+        settings = {} if active is None else active["settings"]
+        cutting = {"window": settings.get("window", WINDOW), "stride": settings.get("stride", STRIDE)}
+        limit = session.panel.index[max(-1 - 2 * cutting["stride"], -session.panel.n_bars)]
         drifted = state.get("recalled", {}).get("drift", {}).get("new", [])
         if known["newest"] is None or pd.Timestamp(known["newest"]) < limit or drifted:
             reason = (
@@ -55,7 +59,7 @@ def _plan_vectors(session: ResearchSession, state: PlannerState) -> AIMessage | 
                 if drifted
                 else "The newest vector is stale."
             )
-            return _call(state, reason, "refresh_vector_store", [{"window": WINDOW, "stride": STRIDE}])
+            return _call(state, reason, "refresh_vector_store", [cutting])
     if "prune_vectors" not in done:
         return _call(state, "See which vectors are old and weak.", "prune_vectors", [{**_PRUNE, "dry_run": True}])
     if done["prune_vectors"]["dry_run"] and done["prune_vectors"]["selected"] > 0:

@@ -31,10 +31,10 @@ from agents.research.session import (
 )
 from core.clock import Clock, SystemClock
 from core.errors import AQFError, ConfigurationError, DataError, MissingDataError, StoreConflictError
-from core.market import dataset_info, list_datasets, load_dataset
 from core.provenance import code_version
 from core.settings import Settings
 from core.store.opening import Store, open_store
+from core.store.packaged import ensure_dataset
 from core.store.postgres import translated_errors
 from core.store.records import Dataset, Run, RunStatus
 from core.telemetry import run_scope
@@ -84,39 +84,6 @@ class ResearchContext:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def ensure_dataset(store: Store, name: str) -> Dataset:
-    """Return a data set of the store; one that ships with an installed package is loaded on its first use.
-
-    Raises
-    ------
-    MissingDataError
-        If neither the store nor an installed package has it.
-    """
-    packaged = {info.name for info in list_datasets()}
-    stored = {dataset.name for dataset in store.service.list_datasets()}
-    if name in packaged and name not in stored:
-        info = dataset_info(name)
-        return store.service.import_dataset(
-            load_dataset(name),
-            name=name,
-            source=info.source,
-            frequency=info.frequency,
-            caveats=info.caveats,
-            tradable=info.tradable,
-        )
-    if name not in stored:
-        import difflib
-
-        known = sorted(packaged | stored)
-        close = difflib.get_close_matches(name, known, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise MissingDataError(
-            f"unknown data set {name!r}.{meant} There are {', '.join(known)}; "
-            "bring your own with `aqf data import FILE.csv --name NAME`."
-        )
-    return store.service.find_dataset(name)
 
 
 def run_planner(

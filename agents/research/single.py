@@ -20,7 +20,7 @@ from agents.research.gate import count_independent_trials
 from agents.research.memory import list_building_blocks
 from agents.research.report import report_folder
 from agents.research.request import Budget, ResearchRequest
-from agents.research.runner import SINGLE_BACKTEST, ResearchContext, build_session, ensure_dataset
+from agents.research.runner import SINGLE_BACKTEST, ResearchContext, build_session
 from agents.research.session import ResearchSession
 from agents.tools import build_tools
 from backtest.capacity import estimate_capacity
@@ -29,6 +29,7 @@ from backtest.report import BacktestReport, build_report
 from backtest.walkforward import WalkForwardResult, run_walk_forward
 from core.errors import AQFError, ConfigurationError
 from core.provenance import code_version
+from core.store.packaged import ensure_dataset
 from core.store.records import VECTOR_WIDTH, Trial
 from features.computable import Computable, resolve
 

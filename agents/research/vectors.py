@@ -1,38 +1,30 @@
-"""Keeps the vector memory of a data set fresh: claim a request, encode windows, store them, switch versions.
+"""What the planner does with the vector memory of its data set: ask for it to be fresh, and look up analogues.
 
-The memory is the data set's, so that it covers every symbol whichever part of them a run looks at. An encoder is trained
-on the first three fifths of the bars a researcher may see, and says so in `trained_until`; windows that end before that
-are marked in-sample. A new encoding gets a version of its own, so that neighbours are never sought across two encoders or
-two data sets.
+The memory is the data set's, so that it covers every symbol whichever part of them a run looks at; `features.memory` keeps it.
 """
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-from psycopg.types.range import Range
 
 from agents.research.session import ResearchSession
-from core.errors import DataError, ToolFailed
-from core.market.panel import FloatArray, Panel
-from core.store.gateway import Row
+from core.errors import ToolFailed
 from core.store.records import JobStatus
-from features.encoders import get_encoder
-from features.encoders.base import Embeddings
-from features.labels import forward_returns
-from features.windows import Windows, regime_at, rolling_windows
+from features.memory import EMB_TYPE, LABEL_HORIZON, work_embedding_jobs
 
-ENCODER = "pca"
-EMB_TYPE = "pca_window"
-LABEL_HORIZON = 5
-TRAINED_FRACTION = 0.6
+_LOOK_SECONDS = 0.2
 
 
-def refresh_vectors(session: ResearchSession, *, window: int, stride: int) -> Mapping[str, Any]:
-    """Ask for fresh windows, then do the work that was asked for; requests of others are left to them.
+def refresh_vectors(session: ResearchSession, *, tool_call_id: str, window: int, stride: int) -> Mapping[str, Any]:
+    """Ask for fresh windows and for searches to use them; do that work unless a worker is at it already, then wait for it.
+
+    The same call of a run asks for the same job, so that a run that was killed goes on with it.
 
     Returns
     -------
@@ -42,107 +34,31 @@ def refresh_vectors(session: ResearchSession, *, window: int, stride: int) -> Ma
     Raises
     ------
     ToolFailed
-        If the data set is too short for its windows, or a worker was faster than this run.
+        If the windows cannot be encoded, or the run is out of time before the worker is done.
     """
     store = session.store.researcher
-    payload = {
-        "dataset_id": str(session.dataset.dataset_id),
-        "windows": {"window": window, "stride": stride},
-        "metadata": {"run_id": str(session.run_id)},
-    }
-    job_id = store.request_refresh(payload)
-    waiting = {"job_id": job_id, "status": JobStatus.PENDING}
-    if not store.gateway.update("embedding_jobs", {"status": JobStatus.RUNNING, "attempts": 1}, where=waiting):
-        raise ToolFailed("another worker took the request; its vectors will be there in the next run.")
-    try:
-        result = _encode(session, window=window, stride=stride)
-    except DataError as error:
-        store.finish_job(job_id, error=str(error))
-        raise ToolFailed(f"the windows of {session.dataset.name} cannot be encoded: {error}") from error
-    store.finish_job(job_id)
-    return result
-
-
-def _encode(session: ResearchSession, *, window: int, stride: int) -> Mapping[str, Any]:
-    store = session.store.researcher
-    panel = store.load_panel(session.dataset) if session.request.symbols else session.panel
-    windows = rolling_windows(panel, window=window, stride=stride)
-    trained_bars = int(panel.n_bars * TRAINED_FRACTION)
-    encoder = get_encoder(ENCODER).fit(windows.values[windows.end < trained_bars])
-    version = f"{encoder.version}-{encoder.sha256[:12]}-w{window}-{session.dataset.name}-v{session.dataset.version}"
-    trained_until = panel.index[trained_bars - 1].to_pydatetime()
-    store.register_embedding_version(
-        session.dataset, emb_type=EMB_TYPE, emb_version=version, encoder_sha256=encoder.sha256, trained_until=trained_until
+    job_id = uuid.uuid5(session.run_id, tool_call_id)
+    store.request_refresh(
+        {
+            "job_id": str(job_id),
+            "dataset_id": str(session.dataset.dataset_id),
+            "windows": {"encoder": "auto", "window": window, "stride": stride},
+            "metadata": {"run_id": str(session.run_id), "switch": True},
+        }
     )
-    vectors = encoder.encode(windows.values)
-    rows = _rows(session, panel, windows, vectors, version, trained_bars)
-    store.save_embeddings(rows)
-    store.activate_embedding_version(EMB_TYPE, version)
-    return {
-        "emb_type": EMB_TYPE,
-        "emb_version": version,
-        "windows": len(rows),
-        "trained_until": trained_until.isoformat(),
-        "newest": panel.index[int(windows.end.max())].isoformat(),
-    }
+    while True:
+        work_embedding_jobs(store, worker=f"run {session.run_id}", wanted=job_id, limit=1)
+        job = store.get_job(job_id)
+        if job.status == JobStatus.FAILED:
+            raise ToolFailed(f"the windows of {session.dataset.name} cannot be encoded: {job.error}")
+        if job.status == JobStatus.DONE and job.result is not None:
+            return {key: job.result[key] for key in ("emb_type", "emb_version", "windows", "trained_until", "newest")}
+        if session.out_of_time():
+            raise ToolFailed("a worker is still encoding; its vectors will be there in the next run.")
+        time.sleep(_LOOK_SECONDS)
 
 
-def _rows(
-    session: ResearchSession, panel: Panel, windows: Windows, vectors: Embeddings, version: str, trained_bars: int
-) -> list[Row]:
-    labels = forward_returns(panel, horizon=LABEL_HORIZON)
-    spread = _trailing_volatility(panel) * np.sqrt(LABEL_HORIZON)
-    tags = regime_at(panel, windows.end)
-    column = {symbol: position for position, symbol in enumerate(panel.symbols)}
-    archived = {
-        (row["asset_symbol"], row["time_range"].upper)
-        for row in session.store.researcher.gateway.select(
-            "signal_embeddings_archive",
-            columns=("asset_symbol", "time_range"),
-            where={"emb_type": EMB_TYPE, "emb_version": version},
-        )
-    }
-    rows: list[Row] = []
-    for position, symbol in enumerate(windows.symbol):
-        start, end = int(windows.start[position]), int(windows.end[position])
-        if (symbol, panel.index[end].to_pydatetime()) in archived:
-            continue  # what was pruned stays in the archive until it is restored
-        value = labels.values[end, column[symbol]]
-        known = bool(np.isfinite(value))
-        risk = spread[end, column[symbol]]
-        label = {"forward_return": float(value), "t_stat": float(value / risk) if risk > 0 else 0.0} if known else {}
-        rows.append(
-            {
-                "dataset_id": session.dataset.dataset_id,
-                "asset_symbol": symbol,
-                "time_range": Range(panel.index[start].to_pydatetime(), panel.index[end].to_pydatetime(), "[]"),
-                "embedding": vectors[position],
-                "emb_type": EMB_TYPE,
-                "emb_version": version,
-                "regime_tag": str(tags[position]),
-                "label": label,
-                "label_end": panel.index[int(labels.horizon_end[end])].to_pydatetime() if known else None,
-                "meta": {
-                    "source": session.dataset.name,
-                    "regime": str(tags[position]),
-                    "window": end - start + 1,
-                    "in_sample": end < trained_bars,
-                    "label_horizon": LABEL_HORIZON,
-                },
-            }
-        )
-    return rows
-
-
-def _trailing_volatility(panel: Panel, bars: int = 63) -> FloatArray:
-    returns = np.nan_to_num(panel.returns())
-    squares = np.cumsum(np.vstack([np.zeros((1, panel.n_assets)), returns**2]), axis=0)
-    out = np.zeros(panel.shape)
-    out[bars - 1 :] = np.sqrt(np.maximum(squares[bars:] - squares[:-bars], 0.0) / bars)
-    return out
-
-
-def latest_analogues(session: ResearchSession, symbol: str, *, count: int = 50, window: int = 128) -> Mapping[str, Any]:
+def latest_analogues(session: ResearchSession, symbol: str, *, count: int = 50) -> Mapping[str, Any]:
     """Find the past windows most like the latest one of a symbol, and what followed them.
 
     Only windows are used whose outcome was known when the latest window ended.

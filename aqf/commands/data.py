@@ -56,9 +56,9 @@ def list_command(as_json: bool) -> None:
 @as_json
 def load(name: str, as_json: bool) -> None:
     """Load NAME, a data set that ships with an installed package, into the store."""
-    from agents.research.runner import ensure_dataset
     from core.settings import Settings
     from core.store import open_store
+    from core.store.packaged import ensure_dataset
 
     with open_store(Settings.load()) as store:
         _report_dataset(ensure_dataset(store, name), as_json)

@@ -31,8 +31,8 @@ def demo(quick: bool, seed: int, out: Path | None, as_json: bool) -> None:
         with screen.Progress(quiet=as_json) as progress:
             from agents import Budget, ResearchContext, run_planner
             from agents.research.calibration import calibrate_market
-            from agents.research.runner import ensure_dataset
             from core.errors import AQFError
+            from core.store.packaged import ensure_dataset
 
             context = stack.enter_context(ResearchContext.from_settings())
             for name in _DATASETS:

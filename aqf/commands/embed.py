@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqf import screen
+from aqf.commands.embed_versions import COMMANDS
 from aqf.commands.features import load_before_seal, on_dataset
 from aqf.commands.research import as_json
 
@@ -24,6 +25,10 @@ def embed() -> None:
     aqf embed map --symbol AAPL        where a window lies among all, and what followed those like it
     aqf embed bakeoff                  encoders against no memory, walk-forward, with intervals
     """
+
+
+for command in COMMANDS:
+    embed.add_command(command)
 
 
 @embed.command(name="map", epilog="Example:  aqf embed map --dataset sp500_20 --symbol AAPL --until 2012-06-01 --out map/")

@@ -67,7 +67,7 @@ def list_command(dataset: str | None, family: str | None, as_json: bool) -> None
     with screen.working("opening the store", quiet=as_json), open_store(Settings.load()) as store:
         entries = list_entries(store.service.list_features(), load_plugins())
         if dataset is not None:
-            from agents.research.runner import ensure_dataset
+            from core.store.packaged import ensure_dataset
 
             have = set(ensure_dataset(store, dataset).fields)
     if family is not None:
@@ -265,7 +265,7 @@ def snapshot(feature: str, dataset: str, as_json: bool) -> None:
 
 def load_before_seal(store: Store, name: str) -> tuple[Dataset, Panel]:
     """Load what a researcher may see: the bars before the seal."""
-    from agents.research.runner import ensure_dataset
+    from core.store.packaged import ensure_dataset
 
     dataset = ensure_dataset(store, name)
     return dataset, store.researcher.load_panel(dataset)

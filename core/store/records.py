@@ -196,7 +196,7 @@ class Trial(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingJob(_Record):
-    """A claimed request to encode windows."""
+    """A request to encode windows; `attempts` tells one claim of it from the next."""
 
     job_id: UUID
     dataset_id: UUID
@@ -204,6 +204,9 @@ class EmbeddingJob(_Record):
     windows: Mapping[str, Any]
     metadata: Mapping[str, Any]
     attempts: int
+    status: str
+    error: str | None = None
+    result: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

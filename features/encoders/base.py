@@ -17,8 +17,6 @@ DIMS = 320
 Embeddings = npt.NDArray[np.float32]
 WindowValues = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-NOT_FITTED = "the encoder is not fitted; call `fit(windows)` with windows of the training period first."
-
 
 @runtime_checkable
 class Encoder(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import ConfigurationError, DataError, MissingDataError, ShapeError
-from features.encoders.base import DIMS, NOT_FITTED, Embeddings, check_windows, scale_to_unit, training_end
+from features.encoders.base import DIMS, Embeddings, check_windows, scale_to_unit
 from features.encoders.contrastive import OnRound, TrainedNetwork, TS2VecSettings, train_network
-from features.encoders.files import FittedState, load_state, pack_array, save_state, unpack_array
+from features.encoders.files import FittedState, pack_array, unpack_array
+from features.encoders.fitted import Fit, TrainedEncoder
 from features.encoders.gelu import gelu
 from features.windows import Windows
 
@@ -60,12 +60,11 @@ class _Network:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fit:
-    state: FittedState
+class _Fit(Fit):
     network: _Network
 
 
-class CausalTS2VecEncoder:
+class CausalTS2VecEncoder(TrainedEncoder[_Fit]):
     """Encode windows by a causal dilated network that was trained by contrast, as a batch or bar by bar.
 
     The network is TS2Vec's with each convolution moved to end at its own bar, and with a pointwise last block. An output
@@ -83,11 +82,9 @@ class CausalTS2VecEncoder:
 
     name = "ts2vec_causal"
     version = "1"
-    dims = DIMS
 
     def __init__(self, settings: TS2VecSettings | None = None) -> None:
         self.settings = settings or _DEFAULTS
-        self._fit: _Fit | None = None
 
     def fit(
         self,
@@ -116,16 +113,7 @@ class CausalTS2VecEncoder:
         payload = _pack(trained)
         centre = _represent(_unpack(payload), values).mean(axis=0, dtype=np.float64)
         payload["centre"] = pack_array(centre.astype(np.float32))
-        state = FittedState(
-            name=self.name,
-            version=self.version,
-            window_shape=(values.shape[1], values.shape[2]),
-            trained_until=training_end(windows),
-            payload=payload,
-            settings={**asdict(self.settings), "n_windows": len(values), "losses": list(trained.losses)},
-        )
-        self._fit = _Fit(state=state, network=_unpack(payload))
-        return self
+        return self._learn(windows, values, payload, {**asdict(self.settings), "losses": list(trained.losses)})
 
     def encode(self, windows: Windows | npt.ArrayLike) -> Embeddings:
         """Encode windows into rows of unit length.
@@ -161,52 +149,13 @@ class CausalTS2VecEncoder:
         fit = self._fitted()
         return EmbeddingStream(fit.network, fit.state.window_shape, n_series)
 
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal SHA-256 of name, version, shape, weights and centre."""
-        return self._fitted().state.sha256
-
-    @property
-    def trained_until(self) -> datetime | None:
-        """End of the last window it was trained on."""
-        return self._fitted().state.trained_until
-
-    @property
-    def window_shape(self) -> tuple[int, int]:
-        """Bars and channels of a window."""
-        return self._fitted().state.window_shape
-
-    @property
-    def losses(self) -> tuple[float, ...]:
-        """Mean loss of each round of the training."""
-        return tuple(self._fitted().state.settings["losses"])
-
-    def save(self, path: Path) -> None:
-        """Write weights and centre to a file."""
-        save_state(path, self._fitted().state)
-
-    @classmethod
-    def load(cls, path: Path, *, sha256: str | None = None) -> Self:
-        """Read what `save` wrote; needs neither torch nor ts2vec.
-
-        Raises
-        ------
-        DataError
-            If the file is not there, was changed, or is of another encoder or another fit.
-        """
-        state = load_state(path, name=cls.name, version=cls.version, sha256=sha256)
+    def _open(self, state: FittedState) -> _Fit:
         try:
-            network = _unpack(state.payload)
+            return _Fit(state=state, network=_unpack(state.payload))
         except (KeyError, ValueError) as error:
-            raise DataError(f"{path.name} does not hold a causal network: {error}; fit the encoder again.") from error
-        encoder = cls()
-        encoder._fit = _Fit(state=state, network=network)
-        return encoder
-
-    def _fitted(self) -> _Fit:
-        if self._fit is None:
-            raise MissingDataError(NOT_FITTED)
-        return self._fit
+            raise DataError(
+                f"the fit of {self.name} does not hold a causal network: {error}; fit the encoder again."
+            ) from error
 
 
 class EmbeddingStream:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from core.errors import ConfigurationError, DataError, MissingDataError, ShapeError
-from features.encoders.base import DIMS, NOT_FITTED, Embeddings, WindowValues, check_windows, training_end
-from features.encoders.files import FittedState, load_state, pack_array, save_state, unpack_array
+from features.encoders.base import DIMS, Embeddings, WindowValues, check_windows
+from features.encoders.files import FittedState, pack_array, unpack_array
+from features.encoders.fitted import Fit, FittedEncoder
 from features.encoders.projection import Projection
 from features.windows import Windows
 
@@ -22,13 +21,12 @@ _PARAMETERS = ("n_channels", "channels", "dilations", "n_features", "biases")
 
 
 @dataclass(frozen=True, eq=False)
-class _Fit:
-    state: FittedState
+class _Fit(Fit):
     parameters: tuple[npt.NDArray[Any], ...]
     projection: Projection
 
 
-class MiniRocketEncoder:
+class MiniRocketEncoder(FittedEncoder[_Fit]):
     """Project the features of multivariate MiniRocket on their 320 leading principal components.
 
     Needs the extra ``minirocket``. Embeddings have unit length.
@@ -51,13 +49,11 @@ class MiniRocketEncoder:
 
     name = "minirocket"
     version = "1"
-    dims = DIMS
 
     def __init__(self, *, seed: int = 0) -> None:
         if not 0 <= seed < 2**31:
             raise ConfigurationError(f"`seed` must be in 0..{2**31 - 1}, was {seed}.")
         self.seed = seed
-        self._fit: _Fit | None = None
 
     def fit(self, windows: Windows | npt.ArrayLike) -> Self:
         """Learn biases and components.
@@ -89,16 +85,7 @@ class MiniRocketEncoder:
             np.random.set_state(before)  # noqa: NPY002
         projection = Projection.fit(_transform(parameters, values).astype(np.float64))
         packed = {name: pack_array(array) for name, array in zip(_PARAMETERS, parameters, strict=True)}
-        state = FittedState(
-            name=self.name,
-            version=self.version,
-            window_shape=(values.shape[1], values.shape[2]),
-            trained_until=training_end(windows),
-            payload={**projection.pack(), **packed},
-            settings={"n_windows": len(values), "seed": self.seed},
-        )
-        self._fit = _Fit(state=state, parameters=parameters, projection=projection)
-        return self
+        return self._learn(windows, values, {**projection.pack(), **packed}, {"seed": self.seed})
 
     def encode(self, windows: Windows | npt.ArrayLike) -> Embeddings:
         """Encode windows into rows of unit length.
@@ -127,54 +114,14 @@ class MiniRocketEncoder:
             out[part] = fit.projection.apply(_transform(fit.parameters, values[part]))
         return out
 
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal SHA-256 of name, version, shape, kernels and components."""
-        return self._fitted().state.sha256
-
-    @property
-    def trained_until(self) -> datetime | None:
-        """End of the last window it was fitted on."""
-        return self._fitted().state.trained_until
-
-    @property
-    def window_shape(self) -> tuple[int, int]:
-        """Bars and channels of a window."""
-        return self._fitted().state.window_shape
-
-    def save(self, path: Path) -> None:
-        """Write kernels and components to a file."""
-        save_state(path, self._fitted().state)
-
-    @classmethod
-    def load(cls, path: Path, *, sha256: str | None = None) -> Self:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        ConfigurationError
-            If sktime is not installed.
-        DataError
-            If the file is not there, was changed, or is of another encoder or another fit.
-        """
+    def _open(self, state: FittedState) -> _Fit:
         _import_kernels()
-        state = load_state(path, name=cls.name, version=cls.version, sha256=sha256)
         missing = [part for part in _PARAMETERS if part not in state.payload]
         if missing:
-            raise DataError(f"{path.name} holds no {', '.join(missing)}; fit the encoder again.")
+            raise DataError(f"the fit of {self.name} holds no {', '.join(missing)}; fit the encoder again.")
         parameters = tuple(unpack_array(state.payload[part]) for part in _PARAMETERS)
-        encoder = cls()
-        encoder._fit = _Fit(
-            state=state,
-            parameters=parameters,
-            projection=Projection.unpack(state, len(parameters[_PARAMETERS.index("biases")])),
-        )
-        return encoder
-
-    def _fitted(self) -> _Fit:
-        if self._fit is None:
-            raise MissingDataError(NOT_FITTED)
-        return self._fit
+        projection = Projection.unpack(state, len(parameters[_PARAMETERS.index("biases")]))
+        return _Fit(state=state, parameters=parameters, projection=projection)
 
 
 def _import_kernels() -> Any:

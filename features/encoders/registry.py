@@ -13,7 +13,7 @@ from features.encoders.minirocket import MiniRocketEncoder
 from features.encoders.pca import PCAEncoder
 from features.encoders.ts2vec import TS2VecEncoder
 
-_ENCODERS: Mapping[str, type[PCAEncoder] | type[MiniRocketEncoder] | type[TS2VecEncoder] | type[CausalTS2VecEncoder]] = {
+ENCODERS: Mapping[str, type[PCAEncoder] | type[MiniRocketEncoder] | type[TS2VecEncoder] | type[CausalTS2VecEncoder]] = {
     encoder.name: encoder for encoder in (PCAEncoder, MiniRocketEncoder, TS2VecEncoder, CausalTS2VecEncoder)
 }
 _SHIPPED = Path(__file__).with_name("pretrained")
@@ -46,9 +46,9 @@ def get_encoder(name: str) -> Encoder:
     DataError
         If the file of one that ships was changed.
     """
-    if name not in _ENCODERS:
-        raise ConfigurationError(f"the encoder must be one of {', '.join(sorted(_ENCODERS))}, was {name!r}.")
-    encoder = _ENCODERS[name]
+    if name not in ENCODERS:
+        raise ConfigurationError(f"the encoder must be one of {', '.join(sorted(ENCODERS))}, was {name!r}.")
+    encoder = ENCODERS[name]
     if name not in PRETRAINED:
         return encoder()
     return encoder.load(_SHIPPED / f"{name}-sp500_20.encoder", sha256=PRETRAINED[name])
@@ -71,6 +71,6 @@ def load_encoder(path: Path, *, sha256: str | None = None) -> Encoder:
         If the encoder needs a package that is not installed.
     """
     state = load_state(path, sha256=sha256)
-    if state.name not in _ENCODERS:
+    if state.name not in ENCODERS:
         raise DataError(f"{path.name} holds the encoder {state.name}, which this release does not have.")
-    return _ENCODERS[state.name].load(path, sha256=sha256)
+    return ENCODERS[state.name].load(path, sha256=sha256)

@@ -1,8 +1,8 @@
 """Train a TS2Vec encoder on a packaged data set: ``python -m features.encoders.train_ts2vec --dataset sp500_20``.
 
-It learns from the windows that end within the first `--fraction` of the bars before the seal, the same that the vector
-memory is trained on; so the years up to the seal remain to judge it by. Fixed seeds and one thread give the same file on
-the same kind of machine. An interrupted training goes on where it was.
+It learns from the windows that end within the first `--fraction` of the bars before the seal, so that the years up to the seal
+remain to judge it by. Fixed seeds and one thread give the same file on the same kind of machine. An interrupted training goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from core.store.research import DEFAULT_SEALED_FRACTION
 from features.encoders.causal import CausalTS2VecEncoder
 from features.encoders.contrastive import TrainingRound, TS2VecSettings, import_torch
 from features.encoders.ts2vec import TS2VecEncoder
+from features.memory.plan import TRAINED_FRACTION
 from features.windows import Windows, rolling_windows, steady_windows
-
-TRAINED_FRACTION = 0.6
 
 
 def cut_training_windows(panel: Panel, *, window: int, stride: int, fraction: float, steady: bool) -> Windows:

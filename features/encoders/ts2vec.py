@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -11,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import ConfigurationError, MissingDataError
-from features.encoders.base import DIMS, NOT_FITTED, Embeddings, check_windows, scale_to_unit, training_end
+from features.encoders.base import DIMS, Embeddings, check_windows, scale_to_unit
 from features.encoders.contrastive import OnRound, TS2VecSettings, train_network
-from features.encoders.files import FittedState, load_state, pack_array, require_parts, save_state
+from features.encoders.files import FittedState, load_state, pack_array, require_parts
+from features.encoders.fitted import Fit, TrainedEncoder
 from features.encoders.graph import export_network
 from features.encoders.sessions import Precision, RunBatch, open_network, run_batches
 from features.windows import Windows
@@ -22,13 +22,12 @@ _MODEL, _CENTRE = "model.onnx", "centre"
 
 
 @dataclass(frozen=True, eq=False)
-class _Fit:
-    state: FittedState
+class _Fit(Fit):
     centre: npt.NDArray[np.float32]
     run: RunBatch
 
 
-class TS2VecEncoder:
+class TS2VecEncoder(TrainedEncoder[_Fit]):
     """Encode windows by a dilated convolutional network that was trained by contrast.
 
     An embedding is the largest value of each of 320 outputs over the whole window, less its mean over the windows of the
@@ -52,7 +51,6 @@ class TS2VecEncoder:
 
     name = "ts2vec"
     version = "1"
-    dims = DIMS
 
     def __init__(self, settings: TS2VecSettings | None = None, *, precision: Precision = "fp32", threads: int = 0) -> None:
         if precision not in ("fp32", "bf16"):
@@ -62,7 +60,6 @@ class TS2VecEncoder:
         self.settings = settings or TS2VecSettings()
         self.precision: Precision = precision
         self.threads = threads
-        self._fit: _Fit | None = None
 
     def fit(
         self,
@@ -96,16 +93,8 @@ class TS2VecEncoder:
         run = open_network(model, "fp32")
         raw = run_batches(run, values, DIMS, precision="fp32", threads=self.threads)
         centre = raw.mean(axis=0, dtype=np.float64).astype(np.float32)
-        state = FittedState(
-            name=self.name,
-            version=self.version,
-            window_shape=(values.shape[1], values.shape[2]),
-            trained_until=training_end(windows),
-            payload={_MODEL: model, _CENTRE: pack_array(centre)},
-            settings={**asdict(self.settings), "n_windows": len(values), "losses": list(trained.losses)},
-        )
-        self._adopt(state)
-        return self
+        payload = {_MODEL: model, _CENTRE: pack_array(centre)}
+        return self._learn(windows, values, payload, {**asdict(self.settings), "losses": list(trained.losses)})
 
     def encode(self, windows: Windows | npt.ArrayLike) -> Embeddings:
         """Encode windows into rows of unit length.
@@ -137,30 +126,6 @@ class TS2VecEncoder:
         values = check_windows(windows, fit.state.window_shape)
         return run_batches(fit.run, values, DIMS, precision=self.precision, threads=self.threads)
 
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal SHA-256 of name, version, shape, network and centre."""
-        return self._fitted().state.sha256
-
-    @property
-    def trained_until(self) -> datetime | None:
-        """End of the last window it was trained on."""
-        return self._fitted().state.trained_until
-
-    @property
-    def window_shape(self) -> tuple[int, int]:
-        """Bars and channels of a window."""
-        return self._fitted().state.window_shape
-
-    @property
-    def losses(self) -> tuple[float, ...]:
-        """Mean loss of each round of the training."""
-        return tuple(self._fitted().state.settings["losses"])
-
-    def save(self, path: Path) -> None:
-        """Write network and centre to a file."""
-        save_state(path, self._fitted().state)
-
     @classmethod
     def load(cls, path: Path, *, sha256: str | None = None, precision: Precision = "fp32", threads: int = 0) -> Self:
         """Read what `save` wrote; needs neither torch nor ts2vec.
@@ -170,17 +135,11 @@ class TS2VecEncoder:
         DataError
             If the file is not there, was changed, or is of another encoder or another fit.
         """
-        encoder = cls(precision=precision, threads=threads)
-        encoder._adopt(load_state(path, name=cls.name, version=cls.version, sha256=sha256))
-        return encoder
+        state = load_state(path, name=cls.name, version=cls.version, sha256=sha256)
+        return cls(precision=precision, threads=threads)._adopt(state)
 
-    def _adopt(self, state: FittedState) -> None:
+    def _open(self, state: FittedState) -> _Fit:
         centre = require_parts(state, {_CENTRE: (DIMS,)})[_CENTRE]
         if _MODEL not in state.payload:
             raise MissingDataError("the file holds no network; fit the encoder again.")
-        self._fit = _Fit(state=state, centre=centre, run=open_network(state.payload[_MODEL], self.precision))
-
-    def _fitted(self) -> _Fit:
-        if self._fit is None:
-            raise MissingDataError(NOT_FITTED)
-        return self._fit
+        return _Fit(state=state, centre=centre, run=open_network(state.payload[_MODEL], self.precision))

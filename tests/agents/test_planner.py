@@ -16,6 +16,7 @@ from core.errors import AQFError, ConfigurationError, MissingDataError
 from core.market.panel import Panel
 from core.store.records import RunStatus
 from features import parse
+from features.memory import MemorySpec, refresh_memory
 from tests.agents.worlds import (
     QUESTION,
     calls_of,
@@ -318,6 +319,20 @@ def test_the_same_prices_under_two_names_have_vectors_of_their_own(context: Rese
         assert report.vectors["score_signal_cluster"]["n"] > 0
         windows.append(context.store.service.gateway.select("signal_embeddings", where={"dataset_id": dataset.dataset_id}))
     assert len(windows[0]) == len(windows[1]) > 0
+
+
+def test_stale_vectors_are_refreshed_as_they_were_made(context: ResearchContext) -> None:
+    dataset = land(context, reversal_market(), "planted")
+    made = refresh_memory(context.store.researcher, dataset, MemorySpec(stride=9))
+    newest = context.store.researcher.load_panel(dataset).index[-100]
+    gateway = context.store.service.gateway
+    windows = gateway.select("signal_embeddings", columns=("embedding_id", "time_range"))
+    gone = [row["embedding_id"] for row in windows if row["time_range"].upper > newest]
+    assert gateway.delete("signal_embeddings", where={"embedding_id": ("in", gone)}) > 0
+    report = ask(context, "planted", trials=1)
+    assert calls_of(report, "refresh_vector_store")[0]["arguments"] == {"window": 128, "stride": 9}
+    fresh = report.vectors["refresh_vector_store"]
+    assert (fresh["emb_version"], fresh["windows"], fresh["newest"]) == (made.emb_version, made.windows, made.newest)
 
 
 def test_a_run_on_some_symbols_leaves_the_vectors_of_all_of_them(context: ResearchContext) -> None:

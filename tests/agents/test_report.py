@@ -177,8 +177,8 @@ def make_report(findings: tuple[Finding, ...] | None = None, **changes: Any) -> 
 
 VECTORS = {
     "refresh_vector_store": {
-        "emb_type": "pca_window",
-        "emb_version": "1-w128",
+        "emb_type": "window",
+        "emb_version": "ts2vec-1-w128",
         "windows": 6220,
         "trained_until": "2005-10-25T20:00:00+00:00",
         "newest": "2016-05-04T20:00:00+00:00",
@@ -457,7 +457,7 @@ def test_what_earlier_runs_left_is_shown() -> None:
 def test_the_vector_memory_is_called_descriptive() -> None:
     memory = section(read(make_report(vectors=VECTORS).to_html()), "vectors")
     assert "describes the data and is no evidence" in memory
-    assert "6,220 windows up to 2016-05-04 were encoded (pca_window 1-w128)" in memory
+    assert "6,220 windows up to 2016-05-04 were encoded (window ts2vec-1-w128)" in memory
     assert "of 6,220 windows 1,885 were old and weak or of other symbols, and 1,885 were archived" in memory
     assert "followed by a mean return of 2.86 % in 5 bars, t n/a" in memory
     assert "AMD 2008-05-01 turbulent down 12.66 %" in memory

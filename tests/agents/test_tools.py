@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.graph import END, START, StateGraph
 
 from agents import tools as tools_module
+from agents.research import vectors as vectors_module
 from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import ResearchContext
 from agents.research.session import ResearchSession
@@ -23,8 +25,11 @@ from backtest.walkforward import run_walk_forward
 from core.clock import FixedClock
 from core.errors import StoreError, StoreUnavailableError, ToolFailed, ToolRetry
 from core.market.panel import Panel
-from core.store.records import Dataset
+from core.store.records import Dataset, EmbeddingJob
 from features import compute
+from features.encoders import get_encoder
+from features.memory import work_embedding_jobs
+from tests.agents.worlds import land, moved, noise_market
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -314,17 +319,18 @@ def test_odd_data_is_measured_or_refused_but_never_crashes_a_tool(context: Resea
     assert answered == tradable
 
 
-def test_vectors_are_refreshed_pruned_and_searched(session: ResearchSession) -> None:
+def test_vectors_are_refreshed_pruned_and_searched(context: ResearchContext) -> None:
+    session = begin(context, land(context, moved(noise_market(), years=10), "noise"))
     with pytest.raises(ToolFailed, match="there are no vectors of this data set yet: call refresh_vector_store first"):
         call(session, "score_signal_cluster", "v0", symbol="S00")
-    with pytest.raises(ToolFailed, match=r"PCA to 320 dimensions needs at least 321 windows"):
-        call(session, "refresh_vector_store", "v1")
 
     refreshed = call(session, "refresh_vector_store", "v2", window=128, stride=5)
+    encoder = get_encoder("ts2vec")
     assert refreshed["windows"] == 6 * (1 + (720 - 128) // 5)
+    assert refreshed["emb_version"] == f"ts2vec-1-{encoder.sha256[:12]}-w128-s5-h5-noise-v1"
     panel = session.panel
     assert refreshed["newest"] == panel.index[127 + 5 * 118].isoformat()
-    assert refreshed["trained_until"] == panel.index[int(720 * 0.6) - 1].isoformat()
+    assert refreshed["trained_until"] == "2005-10-21T20:00:00+00:00"
     stored = session.store.service.gateway.select("signal_embeddings", columns=("embedding_id", "time_range"))
     assert len(stored) == refreshed["windows"]
     assert max(row["time_range"].upper for row in stored) < session.dataset.sealed_from
@@ -348,6 +354,52 @@ def test_vectors_are_refreshed_pruned_and_searched(session: ResearchSession) -> 
     assert pruned["selected"] == counted["selected"] > 0
     left = session.store.service.gateway.select("signal_embeddings", columns=("embedding_id",))
     assert len(left) == refreshed["windows"] - pruned["selected"]
+
+
+def test_where_the_trained_encoder_may_know_the_hold_out_vectors_are_made_of_the_data_itself(session: ResearchSession) -> None:
+    with pytest.raises(ToolFailed, match=r"PCA to 320 dimensions needs at least 321 windows"):
+        call(session, "refresh_vector_store", "v1")
+    refreshed = call(session, "refresh_vector_store", "v2", window=128, stride=5)
+    assert refreshed["emb_version"].startswith("pca-1-")
+    trained_bars = int(720 * 0.6)
+    assert refreshed["trained_until"] == session.panel.index[127 + 5 * ((trained_bars - 128) // 5)].isoformat()
+
+
+def test_a_refresh_that_is_asked_for_again_after_a_crash_is_the_same_job(
+    context: ResearchContext, owner: psycopg.Connection
+) -> None:
+    session = begin(context, land(context, moved(noise_market(), years=10), "noise"))
+    first = call(session, "refresh_vector_store", "v1")
+    owner.execute("alter table tool_calls disable trigger user")
+    owner.execute("delete from tool_calls")
+    owner.execute("update embedding_jobs set status = 'running', lease_until = now() + interval '1 hour'")
+    assert call(session, "refresh_vector_store", "v1") == first
+    (job,) = session.store.service.gateway.select("embedding_jobs")
+    assert (job["status"], job["attempts"], job["claimed_by"]) == ("done", 2, f"run {session.run_id}")
+
+
+def test_a_refresh_that_a_worker_took_is_waited_for(context: ResearchContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = begin(context, land(context, moved(noise_market(), years=10), "noise"))
+    taken: list[EmbeddingJob] = []
+    ask = session.store.researcher.request_refresh
+
+    def ask_and_be_beaten(payload: dict[str, Any]) -> uuid.UUID:
+        job_id = ask(payload)
+        taken.extend(session.store.researcher.claim_jobs(worker="another"))
+        return job_id
+
+    def work_meanwhile(seconds: float) -> None:
+        session.store.researcher.release_job(taken[0])
+        assert work_embedding_jobs(session.store.researcher, worker="another")[0].status == "done"
+
+    monkeypatch.setattr(session.store.researcher, "request_refresh", ask_and_be_beaten)
+    monkeypatch.setattr(vectors_module.time, "sleep", work_meanwhile)
+    answer = call(session, "refresh_vector_store", "v1")
+    (job,) = session.store.service.gateway.select("embedding_jobs")
+    assert (job["claimed_by"], job["result"]["emb_version"]) == ("another", answer["emb_version"])
+    session.deadline = 0.0
+    with pytest.raises(ToolFailed, match="a worker is still encoding"):
+        call(session, "refresh_vector_store", "v2")
 
 
 @pytest.mark.parametrize(

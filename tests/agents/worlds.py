@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from agents.research.report import ResearchReport
 from agents.research.runner import ResearchContext
@@ -35,13 +36,22 @@ def land(context: ResearchContext, panel: Panel, name: str) -> Dataset:
 
 
 def reversal_market(n_bars: int = 1_500) -> Panel:
-    """12 stocks with a planted reversal of net Sharpe ratio 3; the bars before the seal are enough for vectors."""
-    return planted(seed=1, sharpe=3.0, n_assets=12, n_bars=n_bars)
+    """12 stocks with a planted reversal of net Sharpe ratio 3; the bars before the seal are enough for vectors.
+
+    They begin in 2010, after the training of the shipped encoder ended.
+    """
+    return moved(planted(seed=1, sharpe=3.0, n_assets=12, n_bars=n_bars), years=10)
 
 
 def noise_market(*, seed: int = 7, n_assets: int = 6, n_bars: int = 900) -> Panel:
     """Stocks in which nothing can be foreseen, too few bars for vectors."""
     return no_edge(seed=seed, n_assets=n_assets, n_bars=n_bars)
+
+
+def moved(panel: Panel, *, years: int) -> Panel:
+    """Return the panel some years later."""
+    index = pd.bdate_range(panel.index[0] + pd.DateOffset(years=years), periods=panel.n_bars, tz="UTC", normalize=False)
+    return Panel(index=index, symbols=panel.symbols, name=panel.name, **{name: panel.get(name) for name in panel.fields})
 
 
 def without(panel: Panel, missing: np.ndarray) -> Panel:

@@ -30,6 +30,12 @@ COMMANDS = (
     ("embed", "bakeoff"),
     ("embed", "drift"),
     ("embed", "text"),
+    ("embed", "generate"),
+    ("embed", "versions"),
+    ("embed", "compare"),
+    ("embed", "switch"),
+    ("embed", "prune"),
+    ("embed", "restore"),
     ("backtest",),
     ("calibrate",),
     ("doctor",),
@@ -43,6 +49,7 @@ COMMANDS = (
     ("db", "migrate"),
     ("db", "backup"),
     ("db", "restore"),
+    ("worker",),
 )
 HEAVY = {
     "arch",

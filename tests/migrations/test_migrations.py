@@ -198,6 +198,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "refresh_trade_hit_rates": NOTHING,
     "refuse_change": NOTHING,
     "restore_vectors": NOTHING,
+    "renew_embedding_job": {"researcher": "execute"},
     "rpc_prune_vectors": {"researcher": "execute"},
     "rpc_refresh_embeddings": {"researcher": "execute"},
     "save_events": NOTHING,

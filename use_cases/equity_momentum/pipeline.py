@@ -11,6 +11,7 @@ import click
 
 from agents.research.request import Budget, Candidate
 from core.errors import AQFError
+from core.store.packaged import ensure_dataset
 from core.store.records import Dataset
 from features.labels import forward_returns
 from use_cases.base import StrategyUseCase
@@ -35,8 +36,6 @@ class EquityMomentum(StrategyUseCase):
 
     def ingest(self, context: ResearchContext) -> Dataset:
         """Land the daily prices in the store, or find them there."""
-        from agents.research.runner import ensure_dataset
-
         return ensure_dataset(context.store, self._dataset)
 
     def label(self, context: ResearchContext, dataset: Dataset) -> int:

@@ -9,10 +9,13 @@ from uuid import UUID
 
 import numpy as np
 
-from core.errors import ShapeError, StoreConflictError
+from core.errors import MissingDataError, ShapeError, StoreConflictError
 from core.market.panel import FloatArray
 from core.store.gateway import Gateway, Row
 from core.store.records import VECTOR_WIDTH, Dataset, EmbeddingJob, JobStatus, Neighbour
+
+LEASE_SECONDS = 120
+"""For how long a claimed job is its worker's, unless renewed; a worker renews it after every few hundred windows."""
 
 
 class VectorMethods:
@@ -21,15 +24,41 @@ class VectorMethods:
     gateway: Gateway
 
     def register_embedding_version(
-        self, dataset: Dataset, *, emb_type: str, emb_version: str, encoder_sha256: str, trained_until: datetime
+        self,
+        dataset: Dataset,
+        *,
+        emb_type: str,
+        emb_version: str,
+        encoder_sha256: str,
+        trained_until: datetime,
+        settings: Mapping[str, Any] | None = None,
+        n_windows: int | None = None,
     ) -> None:
-        """Announce an encoder before its vectors are written; announcing it again changes nothing."""
+        """Announce a version before its vectors are written; announcing it again changes nothing.
+
+        Parameters
+        ----------
+        settings : mapping, optional
+            How its windows are made, in plain values.
+        n_windows : int, optional
+            How many windows it has when it is complete; before that it cannot be activated. None cannot be checked.
+
+        Raises
+        ------
+        StoreConflictError
+            If the version is there with another encoder, data set or number of windows.
+        """
         known = self.gateway.select("embedding_versions", where={"emb_type": emb_type, "emb_version": emb_version})
         if known:
             if (known[0]["encoder_sha256"], known[0]["dataset_id"]) != (encoder_sha256, dataset.dataset_id):
                 raise StoreConflictError(
                     f"version {emb_version} of {emb_type} belongs to another encoder or data set: "
                     "give this one a version of its own."
+                )
+            if known[0]["n_windows"] != n_windows:
+                raise StoreConflictError(
+                    f"version {emb_version} of {emb_type} was announced with {known[0]['n_windows']} windows, now with "
+                    f"{n_windows}: windows are cut otherwise than they were, so give this one a version of its own."
                 )
             return
         row = {
@@ -38,11 +67,21 @@ class VectorMethods:
             "dataset_id": dataset.dataset_id,
             "encoder_sha256": encoder_sha256,
             "trained_until": trained_until,
+            "settings": dict(settings or {}),
+            "n_windows": n_windows,
         }
         self.gateway.insert("embedding_versions", [row])
 
     def activate_embedding_version(self, emb_type: str, emb_version: str) -> None:
-        """Switch searches to a version and retire the one before, in one transaction."""
+        """Switch searches to a version and retire the one before, in one transaction.
+
+        Raises
+        ------
+        StoreConflictError
+            If it is still building: not all the windows are there that it was announced with.
+        StoreError
+            If there is no such version.
+        """
         self.gateway.rpc("activate_embedding_version", p_emb_type=emb_type, p_emb_version=emb_version)
 
     def active_embedding_version(self, dataset: Dataset, emb_type: str) -> Row | None:
@@ -51,6 +90,29 @@ class VectorMethods:
             "embedding_versions", where={"emb_type": emb_type, "dataset_id": dataset.dataset_id, "status": "active"}
         )
         return rows[0] if rows else None
+
+    def list_embedding_versions(self, dataset: Dataset, emb_type: str) -> list[Row]:
+        """Return every version of a data set, oldest first."""
+        where = {"emb_type": emb_type, "dataset_id": dataset.dataset_id}
+        return self.gateway.select("embedding_versions", where=where, order=("created_at", "emb_version"))
+
+    def list_windows(self, emb_type: str, emb_version: str, *, archived: bool = False) -> set[tuple[str, datetime]]:
+        """Return symbol and end of each window that a version has, or that was archived from it."""
+        rows = self.gateway.select(
+            "signal_embeddings_archive" if archived else "signal_embeddings",
+            columns=("asset_symbol", "time_range"),
+            where={"emb_type": emb_type, "emb_version": emb_version},
+        )
+        return {(row["asset_symbol"], row["time_range"].upper) for row in rows}
+
+    def load_embeddings(self, emb_type: str, emb_version: str) -> list[Row]:
+        """Return the windows of a version with their vectors and labels, by time and symbol; archived ones are left out."""
+        return self.gateway.select(
+            "signal_embeddings",
+            columns=("asset_symbol", "time_range", "embedding", "label", "label_end"),
+            where={"emb_type": emb_type, "emb_version": emb_version},
+            order=("time_range", "asset_symbol"),
+        )
 
     def save_embeddings(self, rows: Sequence[Row]) -> int:
         """Store window embeddings in bulk; the same window in the same version is replaced.
@@ -98,18 +160,64 @@ class VectorMethods:
         return self.gateway.rpc("score_signal_cluster", ids=list(ids))[0]
 
     def request_refresh(self, payload: Row) -> UUID:
-        """Ask for windows to be encoded; a worker claims the job."""
+        """Ask for windows to be encoded; a worker claims the job. With a `job_id` in it, asking again asks once."""
         job_id: UUID = self.gateway.rpc("rpc_refresh_embeddings", payload=payload)[0]["rpc_refresh_embeddings"]
         return job_id
 
-    def claim_jobs(self, n: int = 1) -> list[EmbeddingJob]:
-        """Take open embedding jobs; nobody else gets the same ones."""
-        return [EmbeddingJob.from_row(row) for row in self.gateway.rpc("claim_embedding_jobs", n=n)]
+    def get_job(self, job_id: UUID) -> EmbeddingJob:
+        """Return a job by its id.
 
-    def finish_job(self, job_id: UUID, *, error: str | None = None) -> None:
-        """Close a job."""
+        Raises
+        ------
+        MissingDataError
+            If there is none.
+        """
+        rows = self.gateway.select("embedding_jobs", where={"job_id": job_id})
+        if not rows:
+            raise MissingDataError(f"there is no embedding job {job_id}.")
+        return EmbeddingJob.from_row(rows[0])
+
+    def claim_jobs(
+        self,
+        n: int = 1,
+        *,
+        worker: str | None = None,
+        wanted: UUID | None = None,
+        lease_seconds: int = LEASE_SECONDS,
+    ) -> list[EmbeddingJob]:
+        """Take open embedding jobs, oldest first; nobody else gets the same ones while they are renewed.
+
+        Parameters
+        ----------
+        worker : str, optional
+            Who takes them, for people to read.
+        wanted : UUID, optional
+            Take this job or none. A worker of the same name that began anew gets it back at once.
+        lease_seconds : int, default=120
+            A job that is neither renewed nor finished for so long is handed out again, five times in all.
+        """
+        rows = self.gateway.rpc("claim_embedding_jobs", n=n, worker=worker, wanted=wanted, lease_seconds=lease_seconds)
+        return [EmbeddingJob.from_row(row) for row in rows]
+
+    def renew_job(self, job: EmbeddingJob, *, lease_seconds: int = LEASE_SECONDS) -> bool:
+        """Keep a claimed job for longer; False when it is another worker's by now."""
+        rows = self.gateway.rpc(
+            "renew_embedding_job", p_job_id=job.job_id, p_attempts=job.attempts, lease_seconds=lease_seconds
+        )
+        return bool(rows[0]["renew_embedding_job"])
+
+    def release_job(self, job: EmbeddingJob) -> bool:
+        """Give a claimed job back undone, so that the next worker need not wait; False when it is another worker's by now."""
+        return self._close_job(job, {"status": JobStatus.PENDING, "attempts": job.attempts - 1})
+
+    def finish_job(self, job: EmbeddingJob, *, result: Mapping[str, Any] | None = None, error: str | None = None) -> bool:
+        """Close a claimed job, failed if there is an error; False when it is another worker's by now."""
         status = JobStatus.DONE if error is None else JobStatus.FAILED
-        self.gateway.update("embedding_jobs", {"status": status, "error": error}, where={"job_id": job_id})
+        return self._close_job(job, {"status": status, "result": None if result is None else dict(result), "error": error})
+
+    def _close_job(self, job: EmbeddingJob, values: Row) -> bool:
+        where = {"job_id": job.job_id, "attempts": job.attempts, "status": JobStatus.RUNNING}
+        return bool(self.gateway.update("embedding_jobs", {**values, "lease_until": None}, where=where))
 
     def prune_vectors(
         self,
@@ -133,6 +241,26 @@ class VectorMethods:
         )
         result: Mapping[str, Any] = rows[0]["rpc_prune_vectors"]
         return result
+
+    def list_archived(self, dataset: Dataset) -> list[UUID]:
+        """Return the ids of every archived window of a data set."""
+        rows = self.gateway.select(
+            "signal_embeddings_archive", columns=("embedding_id",), where={"dataset_id": dataset.dataset_id}
+        )
+        return [row["embedding_id"] for row in rows]
+
+    def restore_vectors(self, ids: Sequence[UUID]) -> int:
+        """Bring archived windows back as they were, all or none, and return how many came.
+
+        Ids that are not in the archive are passed over. Only the framework may: as `researcher` it is a StoreError.
+
+        Raises
+        ------
+        StoreConflictError
+            If one of these windows was stored again meanwhile.
+        """
+        count: int = self.gateway.rpc("restore_vectors", ids=list(ids))[0]["restore_vectors"]
+        return count
 
 
 def check_vector(name: str, vector: FloatArray) -> None:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.types.range import Range
 
-from core.errors import ShapeError, StoreConflictError, StoreError
+from core.errors import MissingDataError, ShapeError, StoreConflictError, StoreError
 from core.market.panel import FloatArray
 from core.store.gateway import Row
 from core.store.opening import Store
@@ -246,6 +246,82 @@ def test_an_unknown_version_is_not_activated_and_the_old_one_stays(store: Store,
     assert active["emb_version"] == "1"
 
 
+def announce_two_windows(store: ResearchStore, dataset: Dataset) -> None:
+    store.register_embedding_version(
+        dataset,
+        emb_type="pca",
+        emb_version="2",
+        encoder_sha256=SHA,
+        trained_until=utc(2020, 1, 2),
+        settings={"window": 2},
+        n_windows=2,
+    )
+
+
+def test_a_version_that_lacks_windows_is_not_searched_and_cannot_be_switched_to(store: Store, dataset: Dataset) -> None:
+    announce(store.researcher, dataset)
+    old = window(dataset)
+    store.researcher.save_embeddings([old])
+    announce_two_windows(store.researcher, dataset)
+    new = [window(dataset, day=n, version="2") for n in range(2)]
+    for count, rows in ((0, []), (1, new[:1])):
+        store.researcher.save_embeddings(rows)
+        assert nearest(store.researcher, dataset) == [old["embedding_id"]]
+        text = f"version 2 of pca is still building: {count} of its 2 windows are there; refresh it to the end first"
+        for role in (store.researcher, store.service):
+            with pytest.raises(StoreConflictError, match=text):
+                role.activate_embedding_version("pca", "2")
+        assert nearest(store.researcher, dataset) == [old["embedding_id"]]
+    store.researcher.save_embeddings(new[1:])
+    store.researcher.activate_embedding_version("pca", "2")
+    assert set(nearest(store.researcher, dataset)) == {row["embedding_id"] for row in new}
+    found = store.researcher.list_embedding_versions(dataset, "pca")
+    assert [(row["emb_version"], row["status"], row["settings"], row["n_windows"]) for row in found] == [
+        ("1", "retired", {}, None),
+        ("2", "active", {"window": 2}, 2),
+    ]
+
+
+def test_what_was_archived_counts_towards_a_whole_version(store: Store, dataset: Dataset) -> None:
+    announce_two_windows(store.researcher, dataset)
+    store.researcher.save_embeddings([window(dataset, day=n, version="2", t_stat=n) for n in range(2)])
+    assert prune(store.researcher, dataset, max_age_days=0)["archived"] == 1
+    store.researcher.activate_embedding_version("pca", "2")
+    assert len(nearest(store.researcher, dataset)) == 1
+    assert store.researcher.list_windows("pca", "2") == {("AAA", START + DAY)}
+    assert store.researcher.list_windows("pca", "2", archived=True) == {("AAA", START)}
+
+
+def test_a_version_does_not_change_its_number_of_windows(store: Store, dataset: Dataset) -> None:
+    announce_two_windows(store.researcher, dataset)
+    announce_two_windows(store.researcher, dataset)
+    with pytest.raises(StoreConflictError, match="was announced with 2 windows, now with None"):
+        announce(store.researcher, dataset, "2")
+
+
+@OVER_POSTGRES
+def test_a_search_while_versions_are_switched_sees_one_of_them_whole(store: Store, dataset: Dataset) -> None:
+    for version in ("1", "2"):
+        announce(store.researcher, dataset, version)
+        store.researcher.save_embeddings([window(dataset, day=n, version=version) for n in range(20)])
+    of = {row["embedding_id"]: row["emb_version"] for row in stored(store)}
+
+    def switch(number: int) -> None:
+        for turn in range(30):
+            store.service.activate_embedding_version("pca", str(1 + (turn + number) % 2))
+
+    seen = set()
+    with ThreadPoolExecutor(2) as pool:
+        switching = [pool.submit(switch, number) for number in range(2)]
+        while not all(future.done() for future in switching):
+            (version,) = {of[id] for id in nearest(store.researcher, dataset, count=100)}
+            seen.add(version)
+    for future in switching:
+        future.result()
+    assert seen <= {"1", "2"}
+    assert len([row for row in store.service.list_embedding_versions(dataset, "pca") if row["status"] == "active"]) == 1
+
+
 # Search
 
 
@@ -410,12 +486,17 @@ def test_a_request_becomes_a_job_that_is_claimed_done_and_gone(store: Store, dat
     assert (job.job_id, job.dataset_id, job.asset_symbol, job.attempts) == (job_id, dataset.dataset_id, None, 1)
     assert (job.windows, job.metadata) == ({"window": 128, "stride": 5}, {"number": 7})
     assert store.researcher.claim_jobs(5) == []
-    store.researcher.finish_job(job_id)
+    assert store.researcher.finish_job(job, result={"windows": 3})
     failed = store.researcher.request_refresh(request(dataset, 8))
-    store.researcher.claim_jobs()
-    store.researcher.finish_job(failed, error="too short")
-    rows = store.service.gateway.select("embedding_jobs", columns=("status", "error"), order=("created_at",))
-    assert rows == [{"status": "done", "error": None}, {"status": "failed", "error": "too short"}]
+    (other,) = store.researcher.claim_jobs()
+    assert store.researcher.finish_job(other, error="too short")
+    found = [store.researcher.get_job(number) for number in (job_id, failed)]
+    assert [(job.status, job.result, job.error) for job in found] == [
+        ("done", {"windows": 3}, None),
+        ("failed", None, "too short"),
+    ]
+    with pytest.raises(MissingDataError, match="there is no embedding job"):
+        store.researcher.get_job(NOBODY)
 
 
 def test_of_eight_workers_each_job_goes_to_one(store: Store, dataset: Dataset) -> None:
@@ -448,18 +529,78 @@ def test_older_jobs_go_first(store: Store, dataset: Dataset) -> None:
     assert [store.service.claim_jobs()[0].job_id for _ in range(3)] == wanted
 
 
-def test_a_job_whose_worker_vanished_comes_back_up_to_five_times(
+EXPIRE = "update embedding_jobs set lease_until = now() - interval '1 second'"
+
+
+def test_a_job_whose_worker_vanished_comes_back_up_to_five_times_and_then_says_so(
     store: Store, dataset: Dataset, owner: psycopg.Connection
 ) -> None:
-    store.service.request_refresh(request(dataset))
-    owner.execute("alter table embedding_jobs disable trigger set_updated_at")
+    job_id = store.service.request_refresh(request(dataset))
     attempts = []
-    for _ in range(7):
-        attempts += [job.attempts for job in store.service.claim_jobs()]
-        owner.execute("update embedding_jobs set updated_at = now() - interval '14 minutes'")
-        assert store.service.claim_jobs() == []
-        owner.execute("update embedding_jobs set updated_at = now() - interval '16 minutes'")
+    for number in range(7):
+        attempts += [job.attempts for job in store.researcher.claim_jobs(worker=f"w{number}")]
+        assert store.researcher.claim_jobs(worker="another") == []
+        owner.execute(EXPIRE)
     assert attempts == [1, 2, 3, 4, 5]
+    job = store.researcher.get_job(job_id)
+    assert (job.status, job.error) == ("failed", "its workers vanished 5 times, the last was w4")
+
+
+def test_a_lease_lasts_as_long_as_was_asked_and_a_renewal_begins_it_anew(
+    store: Store, dataset: Dataset, owner: psycopg.Connection
+) -> None:
+    store.researcher.request_refresh(request(dataset))
+    (job,) = store.researcher.claim_jobs(lease_seconds=600)
+    left = "select extract(epoch from lease_until - now())::float8 from embedding_jobs"
+    row = owner.execute(left).fetchone()
+    assert row is not None and 500 < row[0] <= 600
+    owner.execute("update embedding_jobs set lease_until = now() + interval '1 second'")
+    assert store.researcher.renew_job(job, lease_seconds=300)
+    row = owner.execute(left).fetchone()
+    assert row is not None and 200 < row[0] <= 300
+    assert store.researcher.claim_jobs() == []
+
+
+def test_a_worker_that_was_thought_dead_can_neither_keep_nor_close_the_job_of_the_next(
+    store: Store, dataset: Dataset, owner: psycopg.Connection
+) -> None:
+    job_id = store.researcher.request_refresh(request(dataset))
+    (late,) = store.researcher.claim_jobs(worker="late")
+    owner.execute(EXPIRE)
+    (job,) = store.researcher.claim_jobs(worker="next")
+    assert not store.researcher.renew_job(late)
+    assert not store.researcher.release_job(late)
+    assert not store.researcher.finish_job(late, error="mine")
+    assert (store.researcher.get_job(job_id).status, store.researcher.get_job(job_id).attempts) == ("running", 2)
+    assert store.researcher.finish_job(job)
+    assert not store.researcher.finish_job(job, error="twice")
+    assert store.researcher.get_job(job_id).status == "done"
+
+
+def test_a_job_that_is_given_back_goes_to_the_next_at_once_and_counts_no_attempt(store: Store, dataset: Dataset) -> None:
+    job_id = store.researcher.request_refresh(request(dataset))
+    for _ in range(7):
+        (job,) = store.researcher.claim_jobs()
+        assert (job.job_id, job.attempts) == (job_id, 1)
+        assert store.researcher.release_job(job)
+
+
+def test_a_job_that_is_wanted_goes_back_to_its_own_worker_and_to_no_other(store: Store, dataset: Dataset) -> None:
+    other, mine = (store.researcher.request_refresh(request(dataset, number)) for number in range(2))
+    claim = store.researcher.claim_jobs
+    assert [job.job_id for job in claim(worker="run 1", wanted=mine)] == [mine]
+    assert claim(worker="run 2", wanted=mine) == []
+    assert [(job.job_id, job.attempts) for job in claim(worker="run 1", wanted=mine)] == [(mine, 2)]
+    assert [job.job_id for job in claim(5, worker="run 1")] == [other]
+    assert claim(5, worker="run 1") == []
+
+
+def test_a_request_with_an_id_of_its_own_is_made_once(store: Store, dataset: Dataset) -> None:
+    wanted = uuid4()
+    for number in range(3):
+        assert store.researcher.request_refresh({**request(dataset, number), "job_id": str(wanted)}) == wanted
+    (job,) = store.researcher.claim_jobs(5)
+    assert (job.job_id, job.metadata) == (wanted, {"number": 0})
 
 
 # Clusters
@@ -615,9 +756,10 @@ def test_what_was_archived_comes_back_as_it_was(store: Store, dataset: Dataset, 
     before = stored(store)
     prune(store.researcher, dataset)
     gone = [row["embedding_id"] for row in stored(store, "signal_embeddings_archive")]
-    assert store.service.gateway.rpc("restore_vectors", ids=[*gone[1:], NOBODY]) == [{"restore_vectors": 4}]
-    assert [row["embedding_id"] for row in stored(store, "signal_embeddings_archive")] == gone[:1]
-    assert store.service.gateway.rpc("restore_vectors", ids=gone) == [{"restore_vectors": 1}]
+    assert sorted(store.service.list_archived(dataset)) == gone
+    assert store.service.restore_vectors([*gone[1:], NOBODY]) == 4
+    assert store.service.list_archived(dataset) == gone[:1]
+    assert store.service.restore_vectors(gone) == 1
     assert stored(store) == before
     assert stored(store, "signal_embeddings_archive") == []
     prune(store.researcher, dataset)
@@ -629,15 +771,13 @@ def test_a_window_encoded_again_meanwhile_keeps_its_archive(store: Store, datase
     again = kinds["old and weak"]
     store.service.save_embeddings([again | {"embedding_id": uuid4()}])
     with pytest.raises(StoreConflictError, match="already exists"):
-        store.service.gateway.rpc(
-            "restore_vectors", ids=[row["embedding_id"] for row in stored(store, "signal_embeddings_archive")]
-        )
+        store.service.restore_vectors(store.service.list_archived(dataset))
     assert len(stored(store, "signal_embeddings_archive")) == 5
 
 
 def test_only_the_framework_restores(store: Store, dataset: Dataset) -> None:
     with pytest.raises(StoreError, match="permission denied for function restore_vectors"):
-        store.researcher.gateway.rpc("restore_vectors", ids=[NOBODY])
+        store.researcher.restore_vectors([NOBODY])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pytest
 
 from core.errors import ConfigurationError, ShapeError
 from features.encoders import minirocket
+from features.encoders.files import FittedState, save_state
 from features.encoders.minirocket import MiniRocketEncoder
 from tests.features.encoders.members import WINDOWS, needs_sktime
 
@@ -32,8 +33,11 @@ def test_very_short_windows_are_refused():
 
 
 def test_without_sktime_it_says_what_to_install(monkeypatch, tmp_path):
+    path = tmp_path / "fit.encoder"
+    state = FittedState(name="minirocket", version="1", window_shape=(128, 3), trained_until=None, payload={}, settings={})
+    save_state(path, state)
     monkeypatch.setattr(minirocket, "find_spec", lambda name: None)
-    for use in (lambda: MiniRocketEncoder().fit(WINDOWS), lambda: MiniRocketEncoder.load(tmp_path / "any")):
+    for use in (lambda: MiniRocketEncoder().fit(WINDOWS), lambda: MiniRocketEncoder.load(path)):
         with pytest.raises(ConfigurationError, match=r"pip install 'agentic-quantitative-framework\[minirocket\]'"):
             use()
 
