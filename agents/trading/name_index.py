@@ -44,6 +44,7 @@ _CACHED_WORDS = 200_000
 _MIN_LETTERS_ALONE = 4
 _ALONE_WITHOUT_CASE = 0.9
 _POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
+_OPENINGS = "\"'‘’“”«„([{"
 _ENDS = frozenset('.,;:!?)"”»')
 
 
@@ -242,18 +243,21 @@ class NameIndex:
     def _window(self, tokens: Sequence[_Token], near: Sequence[_Hits], start: int, name: int) -> tuple[int, int]:
         """Return the window from here that holds as many words of a name as it can.
 
-        Where a person's first or last name is not in it, capital letters next to it are: they are likely another person's.
+        Where a part of a person's name is missing, names next to it belong to it as well: it may be another person's. Where
+        the first or last name is missing, any word with a capital letter next to it is taken for a name.
         """
-        wanted, held, end = set(self._profiles[name].words), set[int](), start + 1
+        profile = self._profiles[name]
+        wanted, held, end = set(profile.words), set[int](), start + 1
         for at in range(start, min(start + len(wanted) + 2, len(near))):
             common = wanted.intersection(word for word, _ in near[at])
             if common:
                 held |= common
                 end = at + 1
-        if self.names[name].is_person and not held.issuperset(self._profiles[name].ends):
-            while start > 0 and tokens[start].follows_name:
+        if self.names[name].is_person and held != wanted:
+            any_name = not held.issuperset(profile.ends)
+            while start > 0 and tokens[start].follows_name and (any_name or near[start - 1]):
                 start -= 1
-            while end < len(tokens) and tokens[end].follows_name:
+            while end < len(tokens) and tokens[end].follows_name and (any_name or near[end]):
                 end += 1
         return start, end
 
@@ -391,9 +395,9 @@ def _text_tokens(text: str) -> list[_Token]:
 
 
 def _is_capital(chunk: str) -> bool:
-    """Say whether a word starts with a capital letter, or with one of a script that has none."""
-    first = next((letter for letter in chunk if letter.isalnum()), "")
-    return first.isalpha() and not first.islower()
+    """Say whether a word has a part, as in ``al-Rashid``, that starts with a capital letter or one of a script without them."""
+    starts = (part.lstrip(_OPENINGS)[:1] for part in chunk.split("-"))
+    return any(first.isalpha() and not first.islower() for first in starts)
 
 
 def _weight(raw: str) -> float:

@@ -103,9 +103,10 @@ _SOUNDS = tuple(
         (r"dh", "d"),
         (r"ck|q|c", "k"),
         (r"x", "ks"),
-        (r"tz", "ts"),
+        (r"ts|tz", "z"),
         (r"w", "v"),
         (r"(?<=[eo])ff$", "v"),
+        (r"(?<=[aeiou])h$", ""),
         (r"ou|oo", "u"),
         (r"ae|ea", "e"),
         (r"oe", "o"),
@@ -176,4 +177,4 @@ def sound(word: str) -> str:
 
 def skeleton(sounded: str) -> str:
     """Return the consonants of a word as it sounds, with ``ch`` and ``sh`` alike, which French writes alike."""
-    return _DOUBLES.sub(r"\1", sounded.translate(_BONES))
+    return sounded.translate(_BONES)
