@@ -37,6 +37,7 @@ _COMMON = 0.1
 _MIDDLE_NAMES_MISSING = 0.93
 _COMPLETE = 0.95
 _ONE_WORD_OF_MANY, _ONE_WORD = 0.88, 0.5
+_WEAK = 0.9
 _NEAR_BY, _WINDOW = 4, 8
 _ROUNDING = 1e-9
 _GENERIC, _STRUCTURE, _PARTICLE = 0.35, 0.1, 0.02
@@ -61,7 +62,7 @@ class ListedName:
     is_person : bool
         Of a natural person; decides whether middle names may be missing.
     weak : bool, default=False
-        The list itself calls the name a weak one, too common to act on alone.
+        The list itself calls the name a weak one, too common to act on alone: it scores at most 0.9.
     """
 
     name: str
@@ -196,7 +197,7 @@ class NameIndex:
         candidates = self._candidates(words, at_least)
         best = max(((self._score(words, at), -at) for at in candidates), default=(0.0, 0))
         for at in self._joined.get("".join(map(sound, words)), ()):
-            best = max(best, (1.0, -at))
+            best = max(best, (self._most(at), -at))
         return self._told(best, name, at_least)
 
     def match_text(self, text: str, *, at_least: float = 0.85) -> NameMatch | None:
@@ -327,7 +328,10 @@ class NameIndex:
         if len(similar) == 1 and len(profile.words) > 1:
             alone = complete and profile.distinctive == 1 and self._weights[next(iter(similar))] > _GENERIC
             score = min(score, _ONE_WORD_OF_MANY if alone else _ONE_WORD)
-        return fidelity * score
+        return min(fidelity * score, self._most(name))
+
+    def _most(self, name: int) -> float:
+        return _WEAK if self.names[name].weak else 1.0
 
     def _weight_of(self, raw: str) -> float:
         word = self._ids.get(sound(raw))
