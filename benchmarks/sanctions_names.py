@@ -2,7 +2,8 @@
 
 The matching was tuned on the stock ``TUNING`` only; what is reported and asserted is measured on ``MEASURING``, with another
 seed. Spellings come from published romanisation systems of Cyrillic (BGN/PCGN, ISO 9 without marks, French, German) and from
-spellings of Arabic names as they are met in print, not from the tables of `agents.trading.names`.
+spellings of Arabic names as they are met in print, not from the tables of `agents.trading.names`. The look-alikes, the harmless
+texts and the sentences around a name are the same for both: real companies, on which real lists had raised false alarms.
 """
 
 from __future__ import annotations
