@@ -93,7 +93,8 @@ def build_request(order: Order) -> Any:
 
 def is_own_exit(order: AlpacaOrder) -> bool:
     """Whether it is a pair of exits that `AlpacaBroker._protect` placed: the target, with the stop as its leg."""
-    return order.order_class.value == "oco" and order.client_order_id.endswith(exit_ids("")[Leg.TAKE_PROFIT])
+    name: str = order.client_order_id
+    return order.order_class.value == "oco" and name.endswith(exit_ids("")[Leg.TAKE_PROFIT])
 
 
 def legs_of(order: AlpacaOrder) -> dict[Leg, AlpacaOrder]:
