@@ -149,7 +149,7 @@ def test_the_budget_is_asked_about_the_clamped_size() -> None:
 
 def test_refusals_come_in_the_documented_order() -> None:
     """Everything is wrong at once; mending what is reported brings up the next."""
-    sectors = {symbol: "tech" for symbol in ("AAA", "B", "C", "D")}
+    sectors = dict.fromkeys(("AAA", "B", "C", "D"), "tech")
     wrong: dict[str, Any] = {
         "halted": True,
         "equity": None,
