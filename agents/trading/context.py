@@ -40,7 +40,7 @@ class PipelineConfig:
 
     Parameters
     ----------
-    batch : int, default=16
+    batch : int, default=8
         Signals that share a transaction and a view of the book; with a model they go one by one.
     tick_seconds : float, default=1
         Least time between two looks at the broker and the book.
@@ -48,7 +48,7 @@ class PipelineConfig:
         Difference between the broker's cash and ours that is rounding.
     """
 
-    batch: int = 16
+    batch: int = 8
     tick_seconds: float = 1.0
     cash_tolerance: float = 0.01
 
