@@ -476,6 +476,9 @@ class Pipeline:
         if not self.housekeeping.synced.reachable:
             reason = f"the broker does not answer: {self.housekeeping.synced.reason}"
             return Refusal(stage=Stage.ARES, constraint=BindingConstraint.BROKER_UNAVAILABLE, reason=reason[:2000])
+        if not self.context.broker.is_paper and not self.context.real_money_armed:
+            reason = "the broker's account is one of real money, which is not armed"
+            return Refusal(stage=Stage.ARES, constraint=BindingConstraint.SENIORITY_CAP, reason=reason)
         if case.closes:
             return self.ares.plan_exit(case.signal.signal_id, symbol, self.argus.held[symbol])
         equity = self.argus.view().equity
