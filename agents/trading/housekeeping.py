@@ -21,6 +21,7 @@ from core.clock import Clock
 from core.errors import BrokerError, ConfigurationError, DataError
 from core.store.decisions import ALL, DecisionLog, symbol_scope
 from core.store.trading_records import SeniorityTier
+from core.types import AgentHealth, HealthReport
 
 _log = logging.getLogger(__name__)
 
@@ -150,6 +151,23 @@ class Housekeeping:
         due = self._ticked_at is None or now - self._ticked_at >= timedelta(seconds=self.config.tick_seconds)
         if due or not self._recovered:
             self.tick()
+
+    def report_broker(self) -> HealthReport:
+        """Return how the way to the broker is doing, as of the last tick."""
+        ok = self.synced.reachable
+        return self._report("ares", AgentHealth.HEALTHY if ok else AgentHealth.FAILED, self.synced.reason)
+
+    def report_book(self) -> HealthReport:
+        """Return how the book is doing: failed while the equity is unknown, degraded while something is halted."""
+        valuation, halts = self.argus.valuation, self.argus.halts()
+        if valuation is None or valuation.equity is None:
+            unpriced = () if valuation is None else valuation.unpriced
+            return self._report("argus", AgentHealth.FAILED, f"the equity is unknown, no price of: {', '.join(unpriced)}")
+        halted = "; ".join(f"{halt.scope}: {halt.reason}" for halt in halts)
+        return self._report("argus", AgentHealth.DEGRADED if halts else AgentHealth.HEALTHY, halted)
+
+    def _report(self, agent: str, health: AgentHealth, message: str) -> HealthReport:
+        return HealthReport(agent_name=agent, status=health, message=message[:2000], checked_at=self.clock.now())
 
     def _value(self, now: datetime) -> Valuation:
         self.argus.reload(now)

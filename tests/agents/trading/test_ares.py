@@ -17,7 +17,6 @@ from core.errors import ConfigurationError
 from core.types import BindingConstraint, Refusal, Side, SignalCategory
 from tests.agents.trading.desk import NOW, Prices, signal
 
-
 SIGNAL = "11111111-1111-1111-1111-111111111111"
 
 
