@@ -93,6 +93,7 @@ class Housekeeping:
         self.alerts = alerts
         self.synced = Synced(reachable=False, reason="the broker was not asked yet")
         self.tier = SeniorityTier.TRAINEE
+        self._halted: set[str] = set()
         self._recovered = False
         self._ticked_at: datetime | None = None
 
@@ -138,9 +139,7 @@ class Housekeeping:
             return self.recover().valuation
         now = self.clock.now()
         self.synced = self.reconciler.sync(now)
-        if not self.synced.reachable:
-            self._recovered = False
-            self._tell("broker", "unreachable", self.synced.reason)
+        self._recovered = self.synced.reachable
         if self.synced.changed and self.outcomes.resolve(now):
             self.trade_log.forget()
         return self._value(now)
@@ -181,8 +180,11 @@ class Housekeeping:
             if self.reconciler.cancel_entries(stopped):
                 self.synced = self.reconciler.sync(now)
                 self.argus.reload(now)
-        halted = [halt for halt in halts if halt.scope == ALL]
-        self._tell("trading", "halted" if halted else "trading", halted[0].reason if halted else "")
+        now_halted = {halt.scope: halt.reason for halt in halts}
+        for scope in sorted({ALL, *now_halted, *self._halted}):
+            self._tell(f"trading {scope}", "halted" if scope in now_halted else "open", now_halted.get(scope, ""))
+        self._halted = set(now_halted)
+        self._tell("broker", "reachable" if self.synced.reachable else "unreachable", self.synced.reason)
         self._tell("equity", "unknown" if valuation.equity is None else "known", ", ".join(valuation.unpriced))
         return valuation
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.trading.alerts import Alerts, AlertsConfig
+from agents.trading.alerts import Alert, Alerts, AlertsConfig
 from agents.trading.ares import AresConfig
 from agents.trading.context import PipelineConfig, TradingConfig, find_lists
 from agents.trading.gates import build_gates
@@ -305,3 +305,30 @@ def test_a_watchdog_sees_every_agent_the_broker_and_the_book(desk: Desk) -> None
     del desk.prices.last["BBB"]
     desk.pipeline.tick()
     assert {report.status for report in dog.look() if report.agent_name == "argus"} == {AgentHealth.FAILED}
+
+
+def test_changes_of_state_are_told_once(store: Store) -> None:
+    class Heard:
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        @property
+        def name(self) -> str:
+            return "heard"
+
+        def send(self, alert: Alert) -> None:
+            self.lines.append(f"{alert.subject} {alert.state}")
+
+    heard, clock = Heard(), FixedClock(NOW)
+    desk = build_desk(store, clock=clock, alerts=Alerts([heard], AlertsConfig(), clock))
+    for _ in range(2):
+        desk.pipeline.tick()
+    heard.lines.clear()
+    desk.pipeline.halt("lunch", actor="operator")
+    desk.pipeline.halt("fire", actor="operator", symbol="AAA")
+    for _ in range(2):
+        desk.pipeline.tick()
+    desk.pipeline.resume(actor="operator", symbol="AAA")
+    for _ in range(2):
+        desk.pipeline.tick()
+    assert heard.lines == ["trading all halted", "trading symbol:AAA halted", "trading symbol:AAA open"]
