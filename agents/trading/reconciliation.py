@@ -310,8 +310,10 @@ class Reconciler:
 def order_statuses(client_order_id: str, status: PipelineStatus, order_id: str | None, *, bracket: bool) -> list[OrderStatus]:
     """Return the states of an order and of its exits that follow from what became of the order.
 
-    Notes ----- Exits live as long as something of the entry is, or may be, filled. An entry that ended keeps them open
-    here: whether it ended without a share is for the fills to say, see `OutcomeResolver`.
+    Notes
+    -----
+    Exits live as long as something of the entry is, or may be, filled. An entry that ended keeps them open here: whether it
+    ended without a share is for the fills to say, see `OutcomeResolver`.
     """
     found = [OrderStatus(client_order_id=client_order_id, status=status, order_id=order_id)]
     if bracket and status in _LIVE:
