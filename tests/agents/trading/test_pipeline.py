@@ -1,7 +1,7 @@
 """The pipeline from a signal to its outcome, over a real store and a paper broker."""
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,27 @@ def test_what_is_no_signal_is_refused_with_a_trace(desk: Desk, change: dict[str,
 def test_junk_is_refused_with_a_trace(desk: Desk, junk: Any) -> None:
     (trace,) = desk.pipeline.run([junk])
     assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.HERMES, BindingConstraint.OUT_OF_UNIVERSE)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"headline": " " * 3_000 + "late news"},
+        {"headline": "x" * 100_000},
+        {"summary": "y" * 3_000_000},
+        {"headline": "\u00a0\t news \u2028 of \U0001f4a9"},
+        {"supplier": "A" * 50_000},
+        {"affected_tickers": tuple(f"T{number}" for number in range(5_000))},
+        {"source_url": "javascript:alert(1)"},
+        {"published_at": datetime(1, 1, 1, tzinfo=UTC)},
+        {"signal_id": "'; drop table trades; --"},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_odd_signals_are_decided_like_others(desk: Desk, odd: dict[str, Any]) -> None:
+    traces = desk.pipeline.run([signal("AAA", **odd), signal("BBB")])
+    assert traces[1].status is PipelineStatus.SUBMITTED
+    assert len(desk.rows("decision_traces")) == 2
 
 
 def test_a_signal_from_the_future_is_stale(desk: Desk) -> None:
