@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agents.brokers.broker import Leg, exit_ids
+from agents.brokers.broker import exit_ids
 from agents.trading.experience import Experience, win_streak
 from agents.trading.seniority import Ladder, find_participants
 from core.errors import ChatModelError, StoreConflictError
@@ -270,7 +270,3 @@ def _exit(trade: Trade, slices: Sequence[_Slice]) -> TradeExit:
         closed_at=last.fill.filled_at,
         commission=math.fsum(item.fill.commission * item.qty / item.fill.qty for item in slices),
     )
-
-
-EXIT_REASONS = (Leg.STOP_LOSS.value, Leg.TAKE_PROFIT.value, BY_DECISION)
-"""Every reason for which a trade closes."""

@@ -60,6 +60,16 @@ def test_a_good_signal_becomes_one_bracket_that_is_filled_and_closed_at_its_targ
     assert document.outcome.values["hit"] is True
 
 
+def test_an_order_is_audited_before_and_after_it_is_sent(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    intended, sent = sorted(desk.rows("audit_log", actor="ares"), key=lambda row: row["entry_id"])
+    assert (intended["event_type"], sent["event_type"]) == ("order.intended", "order.sent")
+    assert intended["payload"] == {"symbol": "AAA", "side": "buy", "qty": 5.0}
+    assert (sent["payload"]["status"], sent["payload"]["stop_loss_price"]) == ("submitted", 97.0)
+    assert sent["payload"]["order_id"] is not None
+    assert desk.store.trading.verify_audit_log() == []
+
+
 def test_bad_news_about_what_is_held_sells_it_and_about_what_is_not_is_refused(desk: Desk) -> None:
     (refused,) = desk.pipeline.run([bad_news("AAA")])
     assert (refused.killed_at_stage, refused.binding_constraint) == (Stage.ARES, BindingConstraint.OUT_OF_UNIVERSE)
