@@ -134,6 +134,8 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     ray_address: str | None = Field(default=None)
+    paper_trading: bool = Field(default=True)
+    arm_real_money: bool = Field(default=False, validation_alias="ARM_REAL_MONEY")
     llm_model: str = Field(default="gpt-5-mini")
     llm_timeout_seconds: float = Field(default=120.0, gt=0)
     llm_max_retries: int = Field(default=2, ge=0, le=10)
@@ -246,6 +248,16 @@ class Settings(BaseSettings):
     def has_model(self) -> bool:
         """Whether a language model is configured."""
         return self.openai_api_key is not None or self.openai_base_url is not None
+
+    def price_of(self, model: str) -> tuple[ModelPrice, bool]:
+        """Return the price of a model, and whether it is known; an unknown one is billed at the dearest of the table."""
+        known = self.llm_prices.get(model)
+        if known is not None:
+            return known, True
+        prices = self.llm_prices.values()
+        return ModelPrice(
+            input=max(p.input for p in prices), cached=max(p.cached for p in prices), output=max(p.output for p in prices)
+        ), False
 
     @classmethod
     def load(cls) -> Settings:

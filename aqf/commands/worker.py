@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from aqf.commands.research import as_json
 if TYPE_CHECKING:
     from core.store import Store
     from features.memory import WorkedJob
+
+_STOP_SECONDS = 1.0
 
 
 @click.command(epilog="Example:  aqf worker --once")
@@ -37,26 +40,31 @@ def worker(once: bool, poll_seconds: float, as_json: bool) -> None:
     from core.settings import Settings
     from core.store import open_store
 
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     failed = False
-    before = signal.signal(signal.SIGTERM, stop)
     try:
         with open_store(Settings.load()) as store:
             if once:
-                failed = _work(store, as_json)
+                failed = _work(store, stop, as_json)
             else:
-                _work_on(store, poll_seconds, as_json)
+                _work_on(store, stop, poll_seconds, as_json)
     except KeyboardInterrupt:
         screen.say("stopped; a job that was not finished goes to the next worker.")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if failed:
         raise SystemExit(1)
 
 
-def _work_on(store: Store, poll_seconds: float, as_json: bool) -> None:
+def _check(stop: threading.Event) -> None:
+    """End here if it was asked for: never in the middle of a statement, which would cost the connection."""
+    if stop.is_set():
+        raise KeyboardInterrupt
+
+
+def _work_on(store: Store, stop: threading.Event, poll_seconds: float, as_json: bool) -> None:
     from core.errors import StoreUnavailableError
     from core.store.events import EMBEDDING_JOBS, NotifyFeed
 
@@ -67,25 +75,29 @@ def _work_on(store: Store, poll_seconds: float, as_json: bool) -> None:
         screen.say("waiting for jobs; Ctrl-C ends it.")
         while True:
             try:
-                _work(store, as_json)
+                _work(store, stop, as_json)
             except StoreUnavailableError as error:
                 screen.say(str(error))
-            # The feed comes back by itself, or ends the worker when the database is away for a minute.
-            if feed is None:
-                time.sleep(poll_seconds)
-            else:
-                feed.changes(poll_seconds)
+            deadline = time.monotonic() + poll_seconds
+            while (left := deadline - time.monotonic()) > 0.0:
+                _check(stop)
+                # The feed comes back by itself, or ends the worker when the database is away for a minute.
+                if feed is None:
+                    stop.wait(min(left, _STOP_SECONDS))
+                elif feed.changes(min(left, _STOP_SECONDS)):
+                    break
 
 
-def _work(store: Store, as_json: bool) -> bool:
+def _work(store: Store, stop: threading.Event, as_json: bool) -> bool:
     """Do what is open; True if a job failed."""
     from core.store.records import JobStatus
     from features.memory import work_embedding_jobs
 
     failed = False
-    while worked := work_embedding_jobs(store.researcher, limit=1):
+    while worked := work_embedding_jobs(store.researcher, limit=1, on_progress=lambda *_: _check(stop)):
         _report(worked[0], as_json)
         failed |= worked[0].status == JobStatus.FAILED
+        _check(stop)
     return failed
 
 

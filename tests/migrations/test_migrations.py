@@ -79,6 +79,7 @@ TABLES: dict[str, dict[str, str]] = {
     "agent_state": {"researcher": "insert select update"},
     "audit_log": NOTHING,
     "backtest_results": {"researcher": "insert select"},
+    "cash_movements": NOTHING,
     "circuit_breakers": NOTHING,
     "datasets": {"researcher": "select"},
     "decision_traces": {"anon": "select"},
@@ -90,6 +91,7 @@ TABLES: dict[str, dict[str, str]] = {
     "events": {"researcher": "select"},
     "feature_registry": {"researcher": "insert select"},
     "fills": NOTHING,
+    "fill_ledger": NOTHING,
     "filtered_signals": NOTHING,
     "holdout_openings": NOTHING,
     "knowledge_documents": NOTHING,
@@ -120,9 +122,12 @@ TABLES: dict[str, dict[str, str]] = {
     "trade_hit_rate_changes": NOTHING,
     "trade_hit_rates": NOTHING,
     "trade_hit_rates_live": NOTHING,
+    "trade_settlements": NOTHING,
     "trades": {"anon": "select"},
+    "trading_halts": NOTHING,
     "trial_results": {"researcher": "select"},
     "trials": {"researcher": "insert select"},
+    "unsettled_trades": NOTHING,
     "write_batches": {"researcher": "delete insert select"},
 }
 COLUMNS: dict[str, dict[str, str]] = {
@@ -175,6 +180,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "get_win_rates_by_category": NOTHING,
     "guard_dataset": NOTHING,
     "guard_holdout_opening": NOTHING,
+    "halt_trading": NOTHING,
     "import_dataset": NOTHING,
     "keep_seniority_history": NOTHING,
     "load_panel": {"researcher": "execute"},
@@ -189,6 +195,8 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "propose_feature": {"researcher": "execute"},
     "read_paper_account": NOTHING,
     "record_decision_trace": NOTHING,
+    "record_decision_traces": NOTHING,
+    "record_decisions": NOTHING,
     "record_fill": NOTHING,
     "record_holdout": NOTHING,
     "record_milestones": NOTHING,
@@ -198,7 +206,11 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "refresh_trade_hit_rates": NOTHING,
     "refuse_change": NOTHING,
     "restore_vectors": NOTHING,
+<<<<<<< HEAD
     "renew_embedding_job": {"researcher": "execute"},
+=======
+    "resume_trading": NOTHING,
+>>>>>>> pipe
     "rpc_prune_vectors": {"researcher": "execute"},
     "rpc_refresh_embeddings": {"researcher": "execute"},
     "save_events": NOTHING,
