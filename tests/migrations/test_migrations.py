@@ -205,12 +205,9 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "record_verdict": NOTHING,
     "refresh_trade_hit_rates": NOTHING,
     "refuse_change": NOTHING,
-    "restore_vectors": NOTHING,
-<<<<<<< HEAD
     "renew_embedding_job": {"researcher": "execute"},
-=======
+    "restore_vectors": NOTHING,
     "resume_trading": NOTHING,
->>>>>>> pipe
     "rpc_prune_vectors": {"researcher": "execute"},
     "rpc_refresh_embeddings": {"researcher": "execute"},
     "save_events": NOTHING,
