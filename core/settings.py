@@ -247,6 +247,16 @@ class Settings(BaseSettings):
         """Whether a language model is configured."""
         return self.openai_api_key is not None or self.openai_base_url is not None
 
+    def price_of(self, model: str) -> tuple[ModelPrice, bool]:
+        """Return the price of a model, and whether it is known; an unknown model is billed at the dearest price of the table."""
+        known = self.llm_prices.get(model)
+        if known is not None:
+            return known, True
+        prices = self.llm_prices.values()
+        return ModelPrice(
+            input=max(p.input for p in prices), cached=max(p.cached for p in prices), output=max(p.output for p in prices)
+        ), False
+
     @classmethod
     def load(cls) -> Settings:
         """Read the environment.

@@ -21,7 +21,7 @@ from agents.research.prompts import build_prompt
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
 from core.errors import ChatModelError, ConfigurationError
-from core.settings import ModelPrice, Settings
+from core.settings import Settings
 
 _NO_KEY = "not-needed"
 """What is sent to a server of one's own that asks for no key."""
@@ -145,17 +145,6 @@ def _storable(value: Any) -> Any:
     return value
 
 
-def price_of(settings: Settings, model: str) -> tuple[ModelPrice, bool]:
-    """Return the price of a model, and whether it is known; an unknown model is billed at the dearest price of the table."""
-    known = settings.llm_prices.get(model)
-    if known is not None:
-        return known, True
-    prices = settings.llm_prices.values()
-    return ModelPrice(
-        input=max(p.input for p in prices), cached=max(p.cached for p in prices), output=max(p.output for p in prices)
-    ), False
-
-
 def _record_usage(session: ResearchSession, answer: AIMessage) -> None:
     usage = answer.usage_metadata
     if usage is None:
@@ -164,7 +153,7 @@ def _record_usage(session: ResearchSession, answer: AIMessage) -> None:
             "its cost cannot be counted."
         )
     cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
-    price, known = price_of(session.settings, session.settings.llm_model)
+    price, known = session.settings.price_of(session.settings.llm_model)
     cost = (
         (usage["input_tokens"] - cached) * price.input + cached * price.cached + usage["output_tokens"] * price.output
     ) / 1e6

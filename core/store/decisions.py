@@ -1,0 +1,283 @@
+"""DecisionLog: what a running pipeline writes at once, and what it asks when it starts.
+
+Hides the batch function and the tables of halts, cash and settlements. Promises that a batch is one transaction, that a halt
+outlives the process that ordered it and is ordered once, and that the book is what the fills make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any
+
+from core.message import Message, Rule
+from core.store.gateway import Gateway, Row
+from core.store.trading_records import Fill, NewTrade, OrderIntent, Trade, check_json, read_message
+from core.types import DecisionTrace, FilteredSignal, Identifier, PipelineStatus, RawSignal, Side, Ticker
+
+ALL = "all"
+"""Scope of a halt that stops every new order."""
+OPEN_STATES = (
+    PipelineStatus.PENDING,
+    PipelineStatus.SUBMITTED,
+    PipelineStatus.PARTIALLY_FILLED,
+    PipelineStatus.UNKNOWN,
+)
+"""States of an order that may still be filled."""
+
+Scope = Annotated[
+    str, Rule(expected="`all`, or `symbol:` and a ticker", holds=lambda text: text == ALL or text.startswith("symbol:"))
+]
+
+
+def symbol_scope(symbol: str) -> str:
+    """Return the scope of a halt that stops one symbol."""
+    return f"symbol:{symbol}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Halt(Message):
+    """A halt in force, or the last one of its scope when `resumed_at` is given."""
+
+    scope: Scope
+    reason: Identifier
+    actor: Identifier
+    halted_at: datetime
+    resumed_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerLine(Message):
+    """Shares of a symbol, and the money that its fills brought (negative for what they cost), after commission."""
+
+    symbol: Ticker
+    qty: float
+    cash: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenOrder(Message):
+    """An order that may still be filled, with what was written beside it."""
+
+    client_order_id: Identifier
+    signal_id: str | None = None
+    symbol: Ticker
+    side: Side
+    qty: float
+    status: PipelineStatus
+    payload: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderStatus(Message):
+    """What became of an order in the broker's words."""
+
+    client_order_id: Identifier
+    status: PipelineStatus
+    order_id: Identifier | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screened:
+    """A screening to store: see `TradingStore.save_filtered_signal`."""
+
+    signal: FilteredSignal
+    killed: bool
+    list_version: str | None
+    matched_entry: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSignal:
+    """A signal to store if it is not there; `raw_text` is what came where it could not be read."""
+
+    signal: RawSignal
+    source: str = "pipeline"
+    raw_text: str | None = None
+
+
+@dataclass(kw_only=True)
+class DecisionBatch:
+    """What is to be written in one transaction."""
+
+    signals: list[NewSignal] = field(default_factory=list)
+    screened: list[Screened] = field(default_factory=list)
+    trades: list[NewTrade] = field(default_factory=list)
+    intents: list[tuple[OrderIntent, Mapping[str, Any]]] = field(default_factory=list)
+    statuses: list[OrderStatus] = field(default_factory=list)
+    fills: list[Fill] = field(default_factory=list)
+    traces: list[DecisionTrace] = field(default_factory=list)
+    audit: list[tuple[str, str, str, Mapping[str, Any]]] = field(default_factory=list)
+    """Event type, actor, subject, payload."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not any((self.signals, self.screened, self.trades, self.intents, self.statuses, self.fills, self.traces, self.audit))
+
+
+class DecisionLog:
+    """Write decisions and read what a start needs.
+
+    Parameters
+    ----------
+    gateway : Gateway
+        Way to the database, as `service_role`.
+
+    Raises
+    ------
+    StoreConflictError
+        From `record`, if an order or a trade of the batch is there already; nothing of the batch is written then.
+    StoreError
+        From any method, when the database refused or cannot be reached.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    def record(self, batch: DecisionBatch) -> None:
+        """Write a batch, all or nothing."""
+        if batch.is_empty:
+            return
+        payload = {
+            "signals": [_signal(item) for item in batch.signals],
+            "filtered": [_screened(item) for item in batch.screened],
+            "intents": [{**intent.to_dict(), "payload": check_json("payload", note)} for intent, note in batch.intents],
+            "trades": [trade.to_dict() for trade in batch.trades],
+            "statuses": [status.to_dict() for status in batch.statuses],
+            "fills": [fill.to_dict() for fill in batch.fills],
+            "traces": [check_json("DecisionTrace", trace.to_dict()) for trace in batch.traces],
+            "audit": [
+                {"event_type": kind, "actor": actor, "subject": subject, "payload": dict(note)}
+                for kind, actor, subject, note in batch.audit
+            ],
+        }
+        self.gateway.rpc("record_decisions", payload={name: part for name, part in payload.items() if part})
+
+    def find_decided(self, signal_ids: Iterable[str]) -> set[str]:
+        """Return which of these signals have a trace already."""
+        ids = sorted(set(signal_ids))
+        if not ids:
+            return set()
+        rows = self.gateway.select("decision_traces", columns=("signal_id",), where={"signal_id": ("in", ids)})
+        return {str(row["signal_id"]) for row in rows}
+
+    def find_traces(self, signal_ids: Sequence[str]) -> list[DecisionTrace]:
+        """Return the traces of these signals, oldest first."""
+        where = {"signal_id": ("in", sorted(set(signal_ids)))}
+        rows = self.gateway.select("decision_traces", where=where, order=("decided_at", "trace_id")) if signal_ids else []
+        return [read_message(DecisionTrace, row) for row in rows]
+
+    def list_open_orders(self) -> list[OpenOrder]:
+        """Return orders that may still be filled, oldest first."""
+        where = {"status": ("in", [state.value for state in OPEN_STATES])}
+        rows = self.gateway.select("order_intents", where=where, order=("created_at", "client_order_id"))
+        return [read_message(OpenOrder, row) for row in rows]
+
+    def list_fills(self, client_order_ids: Sequence[str]) -> list[Fill]:
+        """Return the fills of some orders, oldest first."""
+        if not client_order_ids:
+            return []
+        where = {"client_order_id": ("in", list(client_order_ids))}
+        rows = self.gateway.select("fills", where=where, order=("filled_at", "exec_id"))
+        return [read_message(Fill, row) for row in rows]
+
+    def list_sells(self, symbol: str) -> list[str]:
+        """Return the identities of all orders that sold a symbol on a decision of their own, oldest first."""
+        where: Row = {"symbol": symbol, "side": Side.SELL.value, "signal_id": ("neq", _NOBODY)}
+        rows = self.gateway.select(
+            "order_intents", columns=("client_order_id",), where=where, order=("created_at", "client_order_id")
+        )
+        return [str(row["client_order_id"]) for row in rows]
+
+    def find_known_fills(self, exec_ids: Sequence[str]) -> set[str]:
+        """Return which of these executions are recorded."""
+        if not exec_ids:
+            return set()
+        rows = self.gateway.select("fills", columns=("exec_id",), where={"exec_id": ("in", list(exec_ids))})
+        return {str(row["exec_id"]) for row in rows}
+
+    def find_known_orders(self, client_order_ids: Sequence[str]) -> set[str]:
+        """Return which of these orders were written down."""
+        if not client_order_ids:
+            return set()
+        where = {"client_order_id": ("in", list(client_order_ids))}
+        rows = self.gateway.select("order_intents", columns=("client_order_id",), where=where)
+        return {str(row["client_order_id"]) for row in rows}
+
+    def list_ledger(self) -> list[LedgerLine]:
+        """Return shares and money by symbol, of every fill there is."""
+        return [read_message(LedgerLine, row) for row in self.gateway.select("fill_ledger", order=("symbol",))]
+
+    def cash_movements(self) -> float | None:
+        """Return the money that came other than by a fill; None before the opening balance is written down."""
+        rows = self.gateway.select("cash_movements", columns=("amount",))
+        return float(sum(row["amount"] for row in rows)) if rows else None
+
+    def list_cash_movements(self) -> list[tuple[str, float]]:
+        """Return every movement of money other than by a fill: its reference and its amount, oldest first."""
+        rows = self.gateway.select("cash_movements", columns=("movement_ref", "amount"), order=("moved_at", "movement_ref"))
+        return [(str(row["movement_ref"]), float(row["amount"])) for row in rows]
+
+    def move_cash(self, ref: str, amount: float, at: datetime, note: str = "") -> None:
+        """Write down money that came or went other than by a fill.
+
+        Raises
+        ------
+        StoreConflictError
+            If there is a movement of this reference.
+        """
+        self.gateway.insert("cash_movements", [{"movement_ref": ref, "amount": amount, "moved_at": at, "note": note}])
+
+    def list_halts(self) -> list[Halt]:
+        """Return the last halt of every scope, in force or not, by scope."""
+        return [read_message(Halt, row) for row in self.gateway.select("trading_halts", order=("scope",))]
+
+    def halt(self, scope: str, *, reason: str, actor: str, at: datetime) -> bool:
+        """Halt a scope; false when it was halted already, which keeps its first reason."""
+        rows = self.gateway.rpc("halt_trading", p_scope=scope, p_reason=reason, p_actor=actor, p_at=at)
+        return bool(rows[0]["halt_trading"])
+
+    def resume(self, scope: str, *, actor: str, at: datetime) -> bool:
+        """Lift a halt; false when there was none."""
+        return bool(self.gateway.rpc("resume_trading", p_scope=scope, p_actor=actor, p_at=at)[0]["resume_trading"])
+
+    def peak_since(self, at: datetime | None) -> float | None:
+        """Return the highest equity recorded at or after a time, or ever; None where there is none."""
+        where: Row = {} if at is None else {"recorded_at": ("gte", at)}
+        rows = self.gateway.select("equity_snapshots", columns=("equity",), where=where, order=("-equity",), limit=1)
+        return float(rows[0]["equity"]) if rows else None
+
+    def list_unsettled(self) -> list[Trade]:
+        """Return closed trades whose outcome did not reach everybody yet, oldest first."""
+        rows = self.gateway.select("unsettled_trades", order=("closed_at", "trade_id"))
+        return [read_message(Trade, row) for row in rows]
+
+    def settle(self, trade_id: str, at: datetime) -> None:
+        """Mark a trade's outcome as told to everybody; again changes nothing."""
+        self.gateway.upsert("trade_settlements", [{"trade_id": trade_id, "settled_at": at}], on_conflict=("trade_id",))
+
+
+# Exits of a bracket carry no signal; being unequal to any value is the gateway's way to say that there is one.
+_NOBODY = "00000000-0000-0000-0000-000000000000"
+
+
+def _signal(item: NewSignal) -> Row:
+    return {**item.signal.to_dict(), "source": item.source, "source_key": item.signal.signal_id, "raw_text": item.raw_text}
+
+
+def _screened(item: Screened) -> Row:
+    return {
+        "signal_id": item.signal.signal_id,
+        "compliance_score": item.signal.compliance_score,
+        "esg_flag": item.signal.esg_flag,
+        "ofac_flag": item.signal.ofac_flag,
+        "downgraded": item.signal.downgraded,
+        "killed": item.killed,
+        "severity": item.signal.severity.value,
+        "notes": list(item.signal.notes),
+        "list_version": item.list_version,
+        "matched_entry": item.matched_entry,
+    }
