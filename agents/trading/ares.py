@@ -1,10 +1,10 @@
-"""Ares (execution): turns a decision into one order at the broker, and says what became of it.
+"""Ares (execution): turns a decision into the one order it leads to, and sends it.
 
-Hides how a bracket is priced and what a broker's silence means. Promises that the order of a decision has one identity, so that
-asking twice never buys twice; that shares are rounded down; and that an outcome which nobody knows is called unknown.
+Hides how a bracket is priced. Promises that the order of a decision has one identity, so that asking twice never buys twice, and
+that shares are rounded down.
 
-.. note:: Everything here either computes or talks to the broker. What must be durable before the broker is asked is written by
-   the pipeline, from the plan that :meth:`Ares.plan_entry` returns.
+.. note:: What must be durable before the broker is asked is written by the pipeline, from the plan that :meth:`Ares.plan_entry`
+   or :meth:`Ares.plan_exit` returns.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from decimal import Decimal
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
-from agents.brokers.broker import Broker, BrokerOrder, Order, exit_ids
+from agents.brokers.asking import Sent, send
+from agents.brokers.broker import Broker, Order, exit_ids
 from agents.trading.market_data import Bar, MarketData, Quote
-from core.clock import Clock
-from core.errors import BrokerError, BrokerUnavailableError, ConfigurationError, DataError
+from core.errors import ConfigurationError, DataError
 from core.store.trading_records import OrderIntent
-from core.types import BindingConstraint, PipelineStatus, Refusal, Side, Stage, TradeResult
+from core.types import BindingConstraint, Refusal, Side, Stage, TradeResult
 
 _ORDER_NAMES = uuid5(NAMESPACE_URL, "aqf:client_order_id")
 
@@ -83,29 +83,6 @@ class OrderPlan:
     intents: tuple[tuple[OrderIntent, Mapping[str, Any]], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sent:
-    """What came of sending an order: the broker's word, or why there is none.
-
-    Parameters
-    ----------
-    status : PipelineStatus
-        Of the order; unknown when nobody knows, rejected also when it surely never arrived.
-    broker_order : BrokerOrder, optional
-    reason : str
-        In words, for a rejected or unknown order.
-    """
-
-    status: PipelineStatus
-    broker_order: BrokerOrder | None = None
-    reason: str = ""
-
-    @property
-    def order_id(self) -> str | None:
-        """The broker's identity of it."""
-        return None if self.broker_order is None else self.broker_order.order_id
-
-
 def order_identity(signal_id: str, symbol: str) -> str:
     """Return the one `client_order_id` of a decision."""
     return str(uuid5(_ORDER_NAMES, f"{signal_id}|{symbol}"))
@@ -144,25 +121,21 @@ def average_true_range(bars: Sequence[Bar], n: int) -> float | None:
 
 
 class Ares:
-    """Price, place and cancel orders.
+    """Price orders and place them.
 
     Parameters
     ----------
     broker : Broker
     data : MarketData
     config : AresConfig
-    clock : Clock
     sessions : Sessions, optional
         When entries end with the session; without it they only expire.
     """
 
-    def __init__(
-        self, broker: Broker, data: MarketData, config: AresConfig, clock: Clock, sessions: Sessions | None = None
-    ) -> None:
+    def __init__(self, broker: Broker, data: MarketData, config: AresConfig, sessions: Sessions | None = None) -> None:
         self.broker = broker
         self.data = data
         self.config = config
-        self.clock = clock
         self.sessions = sessions
 
     def find_quote(self, symbol: str, now: datetime) -> Quote | Refusal:
@@ -237,37 +210,8 @@ class Ares:
         return latest if end is None else min(latest, end)
 
     def send(self, order: Order) -> Sent:
-        """Place an order; where the broker does not say what became of it, ask by our identity.
-
-        Returns
-        -------
-        Sent
-            Never raises for what a broker does: an order whose outcome nobody knows has the status unknown.
-        """
-        try:
-            self.broker.connect()
-            return _read(order, self.broker.place_order(order))
-        except BrokerUnavailableError as error:
-            return Sent(status=PipelineStatus.REJECTED, reason=f"the broker did not get it: {error}")
-        except (BrokerError, DataError) as error:
-            return self.ask(order, f"{error}")
-
-    def ask(self, order: Order, doubt: str) -> Sent:
-        """Ask the broker what it knows of an order that it may have got."""
-        try:
-            found = self.broker.find_order(order.client_order_id)
-            if found is None:
-                return Sent(status=PipelineStatus.REJECTED, reason=f"the broker never got it: {doubt}")
-            return _read(order, found)
-        except (BrokerError, DataError) as error:
-            return Sent(status=PipelineStatus.UNKNOWN, reason=f"{doubt}; asked again: {error}")
-
-    def cancel(self, client_order_id: str) -> BrokerOrder | None:
-        """Cancel what is left of an order, or of an exit; None when the broker does not say."""
-        try:
-            return self.broker.cancel_order(client_order_id)
-        except (BrokerError, DataError):
-            return None
+        """Place an order and say what came of it; never raises for what a broker does."""
+        return send(self.broker, order)
 
     def _stop_distance(self, symbol: str, price: float, now: datetime) -> float:
         if self.config.atr_multiple is None:
@@ -319,19 +263,6 @@ def _intents(order: Order, signal_id: str) -> tuple[tuple[OrderIntent, Mapping[s
             exit_ = OrderIntent(client_order_id=identity, symbol=order.symbol, side=other, qty=order.qty)
             written.append((exit_, {"parent": order.client_order_id, "leg": leg.value}))
     return tuple(written)
-
-
-def _read(order: Order, answer: object) -> Sent:
-    """Believe an answer only if it speaks of this order."""
-    if not isinstance(answer, BrokerOrder):
-        raise BrokerError(f"the broker answered {type(answer).__name__}, expected the order it was sent.")
-    ours = (order.client_order_id, order.symbol, order.side)
-    theirs = (answer.client_order_id, answer.symbol, answer.side)
-    if ours != theirs or answer.qty > order.qty or answer.filled_qty > answer.qty:
-        raise BrokerError(f"the broker answered with another order: {answer!r}, expected {order!r}.")
-    if answer.status in (PipelineStatus.PENDING, PipelineStatus.KILLED, PipelineStatus.CLOSED, PipelineStatus.UNKNOWN):
-        raise BrokerError(f"the broker answered with the status {answer.status.value}, which no order at a broker has.")
-    return Sent(status=answer.status, broker_order=answer, reason=answer.reason)
 
 
 def _refuse(constraint: BindingConstraint, reason: str) -> Refusal:

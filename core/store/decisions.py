@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from core.message import Message, Rule
@@ -115,7 +115,9 @@ class DecisionBatch:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not any((self.signals, self.screened, self.trades, self.intents, self.statuses, self.fills, self.traces, self.audit))
+        return not any(
+            (self.signals, self.screened, self.trades, self.intents, self.statuses, self.fills, self.traces, self.audit)
+        )
 
 
 class DecisionLog:
@@ -199,13 +201,19 @@ class DecisionLog:
         rows = self.gateway.select("fills", columns=("exec_id",), where={"exec_id": ("in", list(exec_ids))})
         return {str(row["exec_id"]) for row in rows}
 
-    def find_known_orders(self, client_order_ids: Sequence[str]) -> set[str]:
-        """Return which of these orders were written down."""
+    def find_orders(self, client_order_ids: Sequence[str]) -> dict[str, OpenOrder]:
+        """Return those of these orders that were written down, by identity."""
         if not client_order_ids:
-            return set()
-        where = {"client_order_id": ("in", list(client_order_ids))}
-        rows = self.gateway.select("order_intents", columns=("client_order_id",), where=where)
-        return {str(row["client_order_id"]) for row in rows}
+            return {}
+        where = {"client_order_id": ("in", sorted(set(client_order_ids)))}
+        found = (read_message(OpenOrder, row) for row in self.gateway.select("order_intents", where=where))
+        return {order.client_order_id: order for order in found}
+
+    def last_trades(self, since: datetime) -> dict[str, datetime]:
+        """Return when each symbol was last traded at or after a time."""
+        where: Row = {"voided": ("is", False), "recorded_at": ("gte", since)}
+        rows = self.gateway.select("trades", columns=("symbol", "recorded_at"), where=where, order=("recorded_at",))
+        return {str(row["symbol"]): row["recorded_at"].astimezone(UTC) for row in rows}
 
     def list_ledger(self) -> list[LedgerLine]:
         """Return shares and money by symbol, of every fill there is."""

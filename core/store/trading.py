@@ -148,10 +148,17 @@ class TradingStore:
         self.gateway.rpc("record_decision_trace", payload=check_json("DecisionTrace", trace.to_dict()))
 
     def list_decision_traces(
-        self, *, symbol: str | None = None, since: datetime | None = None, limit: int = 1000
+        self,
+        *,
+        symbol: str | None = None,
+        signal_ids: Sequence[str] | None = None,
+        since: datetime | None = None,
+        limit: int = 1000,
     ) -> list[DecisionTrace]:
-        """Return decisions, newest first."""
+        """Return decisions, newest first; those of some signals where `signal_ids` is given, a hundred or so at a time."""
         where: Row = {}
+        if signal_ids is not None:
+            where["signal_id"] = ("in", [UUID(check_uuid("signal_ids", signal_id)) for signal_id in signal_ids])
         if symbol is not None:
             where["symbol"] = symbol
         if since is not None:

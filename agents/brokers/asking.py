@@ -1,0 +1,113 @@
+"""What to make of a broker's answers, and of its silence.
+
+Hides which errors mean that an order never arrived. Promises that nothing a broker does raises from here: an order has
+arrived, it surely has not, or nobody knows, which is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agents.brokers.broker import Broker, BrokerOrder, Order
+from core.errors import BrokerError, BrokerUnavailableError, DataError
+from core.types import PipelineStatus
+
+_STATES = frozenset(
+    {
+        PipelineStatus.SUBMITTED,
+        PipelineStatus.PARTIALLY_FILLED,
+        PipelineStatus.FILLED,
+        PipelineStatus.CANCELLED,
+        PipelineStatus.EXPIRED,
+        PipelineStatus.REJECTED,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What came of an order.
+
+    Parameters
+    ----------
+    status : PipelineStatus
+        Unknown when nobody knows; rejected also when the broker surely never got it.
+    broker_order : BrokerOrder, optional
+        The broker's word, where there is one.
+    reason : str
+        In words, for a rejected or unknown order.
+    """
+
+    status: PipelineStatus
+    broker_order: BrokerOrder | None = None
+    reason: str = ""
+
+    @property
+    def order_id(self) -> str | None:
+        """The broker's identity of it."""
+        return None if self.broker_order is None else self.broker_order.order_id
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the broker has it, or had it."""
+        return self.broker_order is not None
+
+
+def send(broker: Broker, order: Order) -> Sent:
+    """Place an order; where the broker does not say what became of it, ask by our identity."""
+    try:
+        return read_answer(order, broker.place_order(order))
+    except BrokerUnavailableError as error:
+        return Sent(status=PipelineStatus.REJECTED, reason=f"the broker did not get it: {error}")
+    except (BrokerError, DataError) as error:
+        return ask(broker, order, f"{error}")
+
+
+def ask(broker: Broker, order: Order, doubt: str) -> Sent:
+    """Ask a broker what it knows of an order that it may have got."""
+    try:
+        found = broker.find_order(order.client_order_id)
+        if found is None:
+            return Sent(status=PipelineStatus.REJECTED, reason=f"the broker never got it: {doubt}")
+        return read_answer(order, found)
+    except (BrokerError, DataError) as error:
+        return Sent(status=PipelineStatus.UNKNOWN, reason=f"{doubt}; asked again: {error}")
+
+
+def cancel(broker: Broker, client_order_id: str) -> BrokerOrder | None:
+    """Cancel what is left of an order, or of an exit; None when the broker does not say."""
+    try:
+        answer = broker.cancel_order(client_order_id)
+    except (BrokerError, DataError):
+        return None
+    return answer if isinstance(answer, BrokerOrder) else None
+
+
+def end(broker: Broker, client_order_id: str) -> bool:
+    """Cancel an order, or an exit, and say whether it surely cannot be filled any more; one that never arrived cannot."""
+    answer = cancel(broker, client_order_id)
+    if answer is None:
+        try:
+            answer = broker.find_order(client_order_id)
+        except (BrokerError, DataError):
+            return False
+    return answer is None or answer.status not in (PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED)
+
+
+def read_answer(order: Order, answer: object) -> Sent:
+    """Believe an answer only if it speaks of this order.
+
+    Raises
+    ------
+    BrokerError
+        If it does not.
+    """
+    if not isinstance(answer, BrokerOrder):
+        raise BrokerError(f"the broker answered {type(answer).__name__}, expected the order it was sent.")
+    ours = (order.client_order_id, order.symbol, order.side)
+    theirs = (answer.client_order_id, answer.symbol, answer.side)
+    if ours != theirs or answer.qty > order.qty or answer.filled_qty > answer.qty:
+        raise BrokerError(f"the broker answered with another order: {answer!r}, expected {order!r}.")
+    if answer.status not in _STATES:
+        raise BrokerError(f"the broker answered with the status {answer.status.value}, which no order at a broker has.")
+    return Sent(status=answer.status, broker_order=answer, reason=answer.reason)
