@@ -7,7 +7,7 @@ a terminal and plain lines elsewhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -151,3 +151,23 @@ def working(message: str, *, quiet: bool = False) -> Iterator[None]:
     else:
         say(f"  {message}")
         yield
+
+
+@contextmanager
+def counting(message: str, unit: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Give what is told how many are done of how many, and show it: a bar on a terminal, a line elsewhere."""
+    if quiet:
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        say(f"  {message}")
+        yield lambda done, total: None
+        return
+    columns = (TextColumn(message), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(message, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

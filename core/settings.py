@@ -248,7 +248,7 @@ class Settings(BaseSettings):
         return self.openai_api_key is not None or self.openai_base_url is not None
 
     def price_of(self, model: str) -> tuple[ModelPrice, bool]:
-        """Return the price of a model, and whether it is known; an unknown model is billed at the dearest price of the table."""
+        """Return the price of a model, and whether it is known; an unknown one is billed at the dearest of the table."""
         known = self.llm_prices.get(model)
         if known is not None:
             return known, True

@@ -1,7 +1,7 @@
 """Ares (execution): turns a decision into the one order it leads to, and sends it.
 
-Hides how a bracket is priced. Promises that the order of a decision has one identity, so that asking twice never buys twice, and
-that shares are rounded down.
+Hides how a bracket is priced. Promises that the order of a decision has one identity, so that asking twice never buys
+twice, and that shares are rounded down.
 
 .. note:: What must be durable before the broker is asked is written by the pipeline, from the plan that :meth:`Ares.plan_entry`
    or :meth:`Ares.plan_exit` returns.
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
@@ -69,7 +70,9 @@ class AresConfig:
 
     def __post_init__(self) -> None:
         if not (0.0 < self.min_stop <= self.max_stop < 1.0 and 0.0 < self.stop_loss < 1.0 and self.take_profit_multiple > 0.0):
-            raise ConfigurationError("stops must be fractions with `min_stop` <= `max_stop`, and `take_profit_multiple` above 0.")
+            raise ConfigurationError(
+                "stops must be fractions with `min_stop` <= `max_stop`, and `take_profit_multiple` above 0."
+            )
         if self.atr_bars < 1 or self.expiry_minutes <= 0.0 or self.max_quote_age_hours <= 0.0:
             raise ConfigurationError("`atr_bars`, `expiry_minutes` and `max_quote_age_hours` must be above 0.")
 
@@ -114,9 +117,7 @@ def average_true_range(bars: Sequence[Bar], n: int) -> float | None:
     if len(bars) < n + 1:
         return None
     last = bars[-(n + 1) :]
-    ranges = [
-        max(bar.high, before.close) - min(bar.low, before.close) for before, bar in zip(last[:-1], last[1:], strict=True)
-    ]
+    ranges = [max(bar.high, before.close) - min(bar.low, before.close) for before, bar in pairwise(last)]
     return math.fsum(ranges) / n
 
 
@@ -148,7 +149,9 @@ class Ares:
             return _refuse(BindingConstraint.PRICE_UNAVAILABLE, f"nobody knows a price of {symbol}")
         age = now - quote.at
         if not timedelta(0) <= age <= timedelta(hours=self.config.max_quote_age_hours):
-            reason = f"the price of {symbol} is of {quote.at:%Y-%m-%d %H:%M} UTC: older than {self.config.max_quote_age_hours:g} h"
+            reason = (
+                f"the price of {symbol} is of {quote.at:%Y-%m-%d %H:%M} UTC: older than {self.config.max_quote_age_hours:g} h"
+            )
             return _refuse(BindingConstraint.PRICE_UNAVAILABLE, reason)
         if quote.currency != self.config.currency:
             reason = f"{symbol} is priced in {quote.currency} and equity in {self.config.currency}"
@@ -190,7 +193,9 @@ class Ares:
                 expires_at=self.expiry(now),
             )
         except DataError as error:
-            return _refuse(BindingConstraint.PRICE_UNAVAILABLE, f"no bracket fits the price {quote.price:g} of {symbol}: {error}")
+            return _refuse(
+                BindingConstraint.PRICE_UNAVAILABLE, f"no bracket fits the price {quote.price:g} of {symbol}: {error}"
+            )
         return OrderPlan(order=order, signal_id=signal_id, intents=_intents(order, signal_id))
 
     def plan_exit(self, signal_id: str, symbol: str, qty: float) -> OrderPlan:
@@ -256,7 +261,7 @@ def _intents(order: Order, signal_id: str) -> tuple[tuple[OrderIntent, Mapping[s
     own = OrderIntent(
         client_order_id=order.client_order_id, signal_id=signal_id, symbol=order.symbol, side=order.side, qty=order.qty
     )
-    written = [(own, {"order": order.to_dict()})]
+    written: list[tuple[OrderIntent, Mapping[str, Any]]] = [(own, {"order": order.to_dict()})]
     if order.is_bracket:
         other = Side.SELL if order.side is Side.BUY else Side.BUY
         for leg, identity in exit_ids(order.client_order_id).items():

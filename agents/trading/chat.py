@@ -1,7 +1,7 @@
 """The director's language model, over any server that speaks OpenAI's chat completions, and what it has cost.
 
-Hides the client, its retries and its bill. Promises that every answer's tokens and cost are written down before the answer is used,
-that a cap stops a call before it is made, and that a model which fails is one kind of error.
+Hides the client, its retries and its bill. Promises that every answer's tokens and cost are written down before the answer
+is used, that a cap stops a call before it is made, and that a model which fails is one kind of error.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ class OpenAIChat:
         for name, cap, spent in caps:
             if spent + worst > cap:
                 raise BudgetExceeded(
-                    f"the next call may cost {worst:.4f} US dollars and {spent:.4f} of {cap:.2f} for {name} are spent: not asked."
+                    f"the next call may cost {worst:.4f} US dollars, and {spent:.4f} of {cap:.2f} for {name} are spent: "
+                    "it was not made."
                 )
 
     def _build_model(self) -> Any:
@@ -161,7 +162,8 @@ class OpenAIChat:
         usage = getattr(answer, "usage_metadata", None)
         if usage is None:
             raise ChatModelError(
-                f"the model {self.settings.llm_model} answered without saying how many tokens it used: its cost cannot be counted."
+                f"the model {self.settings.llm_model} answered without saying how many tokens it used: "
+                "its cost cannot be counted."
             )
         cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
         price, known = self.settings.price_of(self.settings.llm_model)

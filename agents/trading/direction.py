@@ -11,13 +11,19 @@ from core.types import RawSignal, SignalCategory
 
 _USUALLY_GOOD = frozenset({SignalCategory.POSITIVE_NEWS, SignalCategory.EARNINGS_SURPRISE})
 _GOOD_WORDS = frozenset(
-    "approval approves approved beat beats cleared clears ease eases easing exceed exceeds raises record rally recovers "
-    "resolved restored resumes stimulus surges tops upgrade upgraded wins".split()
-)
+    {
+        "approval", "approves", "approved", "beat", "beats", "cleared", "clears", "ease", "eases", "easing", "exceed",
+        "exceeds", "raises", "record", "rally", "recovers", "resolved", "restored", "resumes", "stimulus", "surges",
+        "tops", "upgrade", "upgraded", "wins",
+    }
+)  # fmt: skip
 _BAD_WORDS = frozenset(
-    "below bankruptcy cancels cuts decline declines disappoints downgrade downgraded fraud halt halts layoffs loses loss losses "
-    "miss misses missed plunge plunges recall recalls shortfall slump slumps warning warns".split()
-)
+    {
+        "below", "bankruptcy", "cancels", "cuts", "decline", "declines", "disappoints", "downgrade", "downgraded",
+        "fraud", "halt", "halts", "layoffs", "loses", "loss", "losses", "miss", "misses", "missed", "plunge",
+        "plunges", "recall", "recalls", "shortfall", "slump", "slumps", "warning", "warns",
+    }
+)  # fmt: skip
 
 
 def is_negative(signal: RawSignal) -> bool:

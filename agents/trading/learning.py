@@ -6,9 +6,11 @@ probability stays strictly between 0 and 1.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from core.message import Message, refuse
 from core.store.trading_records import HitRate
@@ -107,7 +109,7 @@ class PromotionGate:
         else:
             status = RecordStatus.COLD_START
         return Estimate(
-            p=self.shrink(n, measured or 0.0),
+            p=float(self.shrink(n, measured or 0.0)),
             n_closed=n,
             hit_rate=measured,
             mean_win=None if rate is None else rate.avg_win_pct,
@@ -115,8 +117,9 @@ class PromotionGate:
             status=status,
         )
 
-    def shrink(self, n_closed: int, hit_rate: float) -> float:
-        """Return the shrunk probability; without trades the hit rate has no weight."""
+    def shrink(self, n_closed: ArrayLike, hit_rate: ArrayLike) -> NDArray[np.float64]:
+        """Return the shrunk probabilities, in the broadcast shape; where no trade is closed the hit rate has no weight."""
         k, prior = self.config.prior_trades, self.config.prior_hit_rate
-        # Products such as 30 * 0.7 miss their whole number by an ulp, which would decide at a tier's boundary.
-        return round(math.fsum((n_closed * hit_rate, k * prior)), 9) / (n_closed + k)
+        n = np.asarray(n_closed, dtype=np.float64)
+        # Products such as 0.7 * 30 miss their whole number by an ulp, which would decide at a tier's boundary.
+        return np.asarray(np.round(n * np.asarray(hit_rate) + k * prior, 9) / (n + k))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler
 
@@ -27,19 +28,24 @@ from agents.trading.names import (
     split_words,
 )
 
-_MIN_WORD_SIMILARITY = 0.84
+_MIN_WORD_SIMILARITY = 0.82
 _SAME_CONSONANTS = 0.95
 _MIN_CONSONANTS = 3
 _MIN_LETTERS_WITH_TYPO = 4
 _COMPLETENESS = 0.4
 _COMMON = 0.1
-_MIDDLE_NAMES_MISSING = 0.9
-_ONE_WORD_OF_MANY = 0.88
-_GENERIC, _PARTICLE = 0.35, 0.1
+_MIDDLE_NAMES_MISSING = 0.93
+_COMPLETE = 0.95
+_ONE_WORD_OF_MANY, _ONE_WORD = 0.88, 0.5
+_WEAK = 0.9
+_NEAR_BY, _WINDOW = 4, 8
+_ROUNDING = 1e-9
+_GENERIC, _STRUCTURE, _PARTICLE = 0.35, 0.1, 0.02
 _CACHED_WORDS = 200_000
 _MIN_LETTERS_ALONE = 4
 _ALONE_WITHOUT_CASE = 0.9
 _POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
+_OPENINGS = "\"'‘’“”«„([{"
 _ENDS = frozenset('.,;:!?)"”»')
 
 
@@ -56,7 +62,7 @@ class ListedName:
     is_person : bool
         Of a natural person; decides whether middle names may be missing.
     weak : bool, default=False
-        The list itself calls the name a weak one, too common to act on alone.
+        The list itself calls the name a weak one, too common to act on alone: it scores at most 0.9.
     """
 
     name: str
@@ -88,7 +94,6 @@ class _Profile:
     words: tuple[int, ...]
     ends: tuple[int, int]
     distinctive: int
-    joined: str
 
 
 class NameIndex:
@@ -108,7 +113,7 @@ class NameIndex:
     `token_set_ratio`, which bounds the score from above: shares are of weights, not of letters, so that "Bank of X" is not
     nearly "Bank of Y" (a word that 100 names have weighs less than a rare one, "bank" and "trading" 0.35, "al" 0.1); and a
     name within another is not yet that name. Two words must agree, unless one side has no more; a person without the middle
-    names scores at least 0.9.
+    names scores at least 0.93.
 
     References
     ----------
@@ -123,9 +128,9 @@ class NameIndex:
         self._profiles: list[_Profile] = []
         self._ids: dict[str, int] = {}
         self._sounds: list[str] = []
-        raw_words: list[str] = []
-        postings: list[set[int]] = []
         self._joined: dict[str, list[int]] = defaultdict(list)
+        spellings: list[dict[str, None]] = []
+        postings: list[set[int]] = []
         seen: set[tuple[str, str, bool]] = set()
         for listed in names:
             words = name_words(listed.name)
@@ -136,33 +141,44 @@ class NameIndex:
             at = len(self.names)
             self.names.append(listed)
             ids = []
-            for word in words:
-                sounded = sound(word)
-                if sounded not in self._ids:
-                    self._ids[sounded] = len(self._sounds)
-                    self._sounds.append(sounded)
-                    raw_words.append(word)
+            for raw in words:
+                word = self._ids.setdefault(sound(raw), len(self._sounds))
+                if word == len(self._sounds):
+                    self._sounds.append(sound(raw))
+                    spellings.append({})
                     postings.append(set())
-                ids.append(self._ids[sounded])
-                postings[ids[-1]].add(at)
+                spellings[word][raw] = None
+                postings[word].add(at)
+                ids.append(word)
             core = [word for word, raw in zip(ids, words, strict=True) if raw not in PARTICLES] or ids
-            distinctive = len({word for word, raw in zip(ids, words, strict=True) if _is_distinctive(raw)})
-            joined = "".join(map(sound, words))
-            self._profiles.append(_Profile(tuple(dict.fromkeys(ids)), (core[0], core[-1]), distinctive, joined))
-            self._joined[joined].append(at)
-        self._postings = [frozenset(found) for found in postings]
+            distinctive = len({word for word, raw in zip(ids, words, strict=True) if _weight(raw) > _GENERIC})
+            self._profiles.append(_Profile(tuple(dict.fromkeys(ids)), (core[0], core[-1]), distinctive))
+            self._joined["".join(self._sounds[word] for word in ids)].append(at)
+        self._postings = [np.array(sorted(found), dtype=np.int32) for found in postings]
         self._weights = [
-            _weight(raw) / (1.0 + _COMMON * math.log(len(found))) for raw, found in zip(raw_words, postings, strict=True)
+            max(map(_weight, spelled)) / (1.0 + _COMMON * math.log(len(found)))
+            for spelled, found in zip(spellings, postings, strict=True)
         ]
-        self._by_letters: dict[str, list[int]] = defaultdict(list)
+        self._totals = np.array([sum(self._weights[word] for word in profile.words) for profile in self._profiles])
+        self._ends = np.array([profile.ends for profile in self._profiles], dtype=np.int32).reshape(-1, 2)
+        self._single: dict[int, list[int]] = defaultdict(list)
+        self._lone: dict[int, list[int]] = defaultdict(list)
+        for at, profile in enumerate(self._profiles):
+            if len(profile.words) == 1:
+                self._single[profile.words[0]].append(at)
+            if profile.distinctive <= 1:
+                for word in profile.words:
+                    self._lone[word].append(at)
+        self._by_letters: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._by_skeleton: dict[str, list[int]] = defaultdict(list)
         for word, sounded in enumerate(self._sounds):
-            for variant in _variants(sounded):
-                self._by_letters[variant].append(word)
+            for spelling in {sounded, *spellings[word]}:
+                for variant in _variants(spelling):
+                    self._by_letters[variant].append((spelling, word))
             bones = skeleton(sounded)
             if len(bones) >= _MIN_CONSONANTS:
                 self._by_skeleton[bones].append(word)
-        self._near: dict[str, tuple[tuple[int, float], ...]] = {}
+        self._near: dict[str, _Hits] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -175,15 +191,13 @@ class NameIndex:
         name : str
             Of a company or a person, in any order of its words.
         at_least : float, default=0.85
-            Lowest score that is told, as a fraction.
+            Lowest score that is told, as a fraction above 0.
         """
         words = name_words(name)
-        if not words:
-            return None
-        sounded = [sound(word) for word in words]
-        best = self._best_of(words, sounded, self._candidates(sounded))
-        for at in self._joined.get("".join(sounded), ()):
-            best = max(best, (1.0, -at))
+        candidates = self._candidates(words, at_least)
+        best = max(((self._score(words, at), -at) for at in candidates), default=(0.0, 0))
+        for at in self._joined.get("".join(map(sound, words)), ()):
+            best = max(best, (self._most(at), -at))
         return self._told(best, name, at_least)
 
     def match_text(self, text: str, *, at_least: float = 0.85) -> NameMatch | None:
@@ -193,100 +207,106 @@ class NameIndex:
         -----
         A listed name of several words needs two of them in a window about as long as the name, one at least written with a
         capital letter where the text has small ones. One of a single word needs that word, written with a capital and not
-        between other such words ("Delta Air Lines" does not mention "Delta"). Names of generic words alone ("National Bank")
-        are not looked for in texts.
+        between other such words ("Delta Air Lines" does not mention "Delta"); where all words have capitals it scores at most
+        0.9. Names of generic words alone ("National Bank") are not looked for in texts.
         """
         tokens = _text_tokens(text)
-        if not tokens:
-            return None
-        words = [token.word for token in tokens]
-        sounded = [sound(word) for word in words]
-        exact_only = [not token.is_name for token in tokens]
-        near = [
-            self._exactly(heard) if exact else self._nearest_words(heard)
-            for heard, exact in zip(sounded, exact_only, strict=True)
-        ]
+        near = [self._nearest(token.word) if token.is_name else self._exactly(token.word) for token in tokens]
         best: tuple[float, int] = (0.0, 0)
         found = ""
-        pairs: dict[int, set[int]] = defaultdict(set)
+        for name, start, end in self._mentions(tokens, near, at_least):
+            words = [token.word for token in tokens[start:end]]
+            score = self._score(words, name)
+            if end == start + 1:
+                score = min(score, tokens[start].alone)
+            if (score, -name) > best:
+                best, found = (score, -name), " ".join(words)
+        return self._told(best, found, at_least)
+
+    def _mentions(self, tokens: Sequence[_Token], near: Sequence[_Hits], at_least: float) -> Iterator[tuple[int, int, int]]:
+        """Name the windows of a text that may mention a name: the name, where the window starts, and where it ends."""
         for at, hits in enumerate(near):
             if not hits:
                 continue
-            mine = self._names_with(hits)
             if tokens[at].alone:
-                for name in mine:
-                    profile = self._profiles[name]
-                    if len(profile.words) == 1 and profile.distinctive:
-                        score = min(tokens[at].alone, self._score([words[at]], [sounded[at]], name))
-                        if (score, -name) > best:
-                            best, found = (score, -name), words[at]
-            for other in range(at + 1, min(at + 4, len(tokens))):
-                if near[other] and (tokens[at].is_name or tokens[other].is_name):
-                    for name in mine & self._names_with(near[other]):
-                        pairs[name].add(at)
-        for name, starts in pairs.items():
-            profile = self._profiles[name]
-            if not profile.distinctive:
+                for name in (name for word, _ in hits for name in self._single.get(word, ())):
+                    if self._profiles[name].distinctive:
+                        yield name, at, at + 1
+            window = range(at, min(at + _WINDOW, len(tokens)))
+            if not any(near[other] for other in window[1:_NEAR_BY]) or not any(tokens[other].is_name for other in window):
                 continue
-            for start in starts:
-                window = self._window(near, start, profile)
-                if window is None:
-                    continue
-                score = self._score(words[start:window], sounded[start:window], name)
-                if (score, -name) > best:
-                    best, found = (score, -name), " ".join(words[start:window])
-        return self._told(best, found, at_least)
+            for name in self._with_enough([near[other] for other in window], 0.0, at_least):
+                if self._profiles[name].distinctive:
+                    start, end = self._window(tokens, near, at, name)
+                    if any(token.is_name for token in tokens[start:end]):
+                        yield name, start, end
+
+    def _window(self, tokens: Sequence[_Token], near: Sequence[_Hits], start: int, name: int) -> tuple[int, int]:
+        """Return the window from here that holds as many words of a name as it can.
+
+        Where a part of a person's name is missing, names next to it belong to it as well: it may be another person's. Where
+        the first or last name is missing, any word with a capital letter next to it is taken for a name.
+        """
+        profile = self._profiles[name]
+        wanted, held, end = set(profile.words), set[int](), start + 1
+        for at in range(start, min(start + len(wanted) + 2, len(near))):
+            common = wanted.intersection(word for word, _ in near[at])
+            if common:
+                held |= common
+                end = at + 1
+        if self.names[name].is_person and held != wanted:
+            any_name = not held.issuperset(profile.ends)
+            while start > 0 and tokens[start].follows_name and (any_name or near[start - 1]):
+                start -= 1
+            while end < len(tokens) and tokens[end].follows_name and (any_name or near[end]):
+                end += 1
+        return start, end
 
     def _told(self, best: tuple[float, int], found: str, at_least: float) -> NameMatch | None:
         score, name = best[0], -best[1]
-        if score < at_least:
-            return None
-        return NameMatch(listed=self.names[name], score=round(score, 6), found=found)
+        return None if score < at_least else NameMatch(listed=self.names[name], score=round(score, 6), found=found)
 
-    def _names_with(self, hits: Sequence[tuple[int, float]]) -> frozenset[int]:
-        if len(hits) == 1:
-            return self._postings[hits[0][0]]
-        return frozenset().union(*(self._postings[word] for word, _ in hits))
-
-    def _candidates(self, sounded: Sequence[str]) -> set[int]:
-        """Return names that have two words of these, and those with one where either side has no more to offer."""
-        sets = sorted((self._names_with(hits) for hits in map(self._nearest_words, sounded) if hits), key=len)
-        # A name with two of the words is in a set that is not the largest.
-        counts = Counter(name for found in sets[:-1] for name in found)
-        largest = sets[-1] if sets else frozenset()
-        chosen = {name for name, n in counts.items() if n > 1 or name in largest}
-        lone = len(sounded) == 1
-        for found in sets:
-            for name in found:
-                if self._profiles[name].distinctive <= 1 and (lone or len(self._profiles[name].words) == 1):
-                    chosen.add(name)
+    def _candidates(self, words: Sequence[str], at_least: float) -> set[int]:
+        """Return names that may score enough; those that share one word only where either side has no more to offer."""
+        hits = [self._nearest(raw) for raw in dict.fromkeys(words)]
+        alone = self._lone if len(words) == 1 else self._single
+        chosen = {name for found in hits for word, _ in found for name in alone.get(word, ())}
+        if len(words) > 1:
+            strange = sum(self._weight_of(raw) for raw, found in zip(dict.fromkeys(words), hits, strict=True) if not found)
+            chosen.update(self._with_enough(hits, strange, at_least))
         return chosen
 
-    def _best_of(self, words: Sequence[str], sounded: Sequence[str], names: Iterable[int]) -> tuple[float, int]:
-        return max(((self._score(words, sounded, name), -name) for name in names), default=(0.0, 0))
+    def _with_enough(self, hits: Sequence[_Hits], strange: float, at_least: float) -> list[int]:
+        """Return names with two words among some, whose weight may suffice or which have both a person's first and last name.
 
-    def _window(self, near: Sequence[Sequence[tuple[int, float]]], start: int, profile: _Profile) -> int | None:
-        """Return where the window ends that starts here and holds as many words of a name as it can."""
-        end, wanted = None, set(profile.words)
-        for at in range(start, min(start + len(profile.words) + 2, len(near))):
-            if any(word in wanted for word, _ in near[at]):
-                end = at + 1
-        return end if end is not None and end > start + 1 else None
+        The weight that is found is an upper bound, and with it the score: no name that scores enough is left out.
+        """
+        found = [word for words in hits for word, _ in words]
+        if len(hits) < 2 or not found:
+            return []
+        names = np.concatenate([self._postings[word] for word in found])
+        weights = np.repeat([self._weights[word] for word in found], [len(self._postings[word]) for word in found])
+        names, where, counts = np.unique(names, return_inverse=True, return_counts=True)
+        weight = np.bincount(where, weights)
+        keep = counts > 1
+        names, weight = names[keep], weight[keep]
+        shares = np.minimum(weight / self._totals[names], weight / (weight + strange))
+        ends = self._ends[names]
+        enough = shares >= (at_least - (1.0 - _COMPLETENESS)) / _COMPLETENESS - _ROUNDING
+        both = (ends[:, :1] == found).any(axis=1) & (ends[:, 1:] == found).any(axis=1)
+        chosen: list[int] = names[enough | both].tolist()
+        return chosen
 
-    def _score(self, words: Sequence[str], sounded: Sequence[str], name: int) -> float:
+    def _score(self, words: Sequence[str], name: int) -> float:
         """Return how near words come to a listed name, as a fraction."""
         profile = self._profiles[name]
-        near = {heard: dict(self._nearest_words(heard)) for heard in dict.fromkeys(sounded)}
+        ours = list(dict.fromkeys(words))
         pairs = sorted(
-            (
-                (-similarity, at, word)
-                for at, heard in enumerate(near)
-                for word, similarity in near[heard].items()
-                if word in profile.words
-            ),
+            (-similarity, at, word)
+            for at, raw in enumerate(ours)
+            for word, similarity in self._nearest(raw)
+            if word in profile.words
         )
-        heard_by = list(near)
-        raw = dict(zip(sounded, words, strict=True))
         partner: dict[int, int] = {}
         similar: dict[int, float] = {}
         for similarity, at, word in pairs:
@@ -294,49 +314,55 @@ class NameIndex:
                 partner[at], similar[word] = word, -similarity
         if not similar:
             return 0.0
-        ours = [self._weight_of(raw[heard], heard) for heard in heard_by]
-        theirs = {word: self._weights[word] for word in profile.words}
-        paired = sum(theirs[word] for word in similar)
-        fidelity = sum(theirs[word] * similarity for word, similarity in similar.items()) / paired
-        covers_them = paired / sum(theirs.values())
-        covers_us = sum(ours[at] for at in partner) / sum(ours)
+        paired = sum(self._weights[word] for word in similar)
+        fidelity = sum(self._weights[word] * similarity for word, similarity in similar.items()) / paired
+        covers_them = paired / sum(self._weights[word] for word in profile.words)
+        weights = [self._weights[partner[at]] if at in partner else self._weight_of(raw) for at, raw in enumerate(ours)]
+        covers_us = sum(weights[at] for at in partner) / sum(weights)
         score = (1.0 - _COMPLETENESS) * max(covers_us, covers_them) + _COMPLETENESS * min(covers_us, covers_them)
-        aligned = " ".join(self._sounds[partner[at]] if at in partner else heard for at, heard in enumerate(heard_by))
+        aligned = " ".join(self._sounds[partner[at]] if at in partner else sound(raw) for at, raw in enumerate(ours))
         score = min(score, fuzz.token_set_ratio(aligned, " ".join(self._sounds[word] for word in profile.words)) / 100.0)
-        n_paired, complete = len(similar), covers_us > 0.999
-        if self.names[name].is_person and n_paired > 1 and complete and all(end in similar for end in profile.ends):
+        complete = covers_us >= _COMPLETE
+        if self.names[name].is_person and len(similar) > 1 and complete and similar.keys() >= set(profile.ends):
             score = max(score, _MIDDLE_NAMES_MISSING)
-        if n_paired == 1 and len(profile.words) > 1:
-            lone = complete and profile.distinctive == 1 and self._weights[next(iter(similar))] > _GENERIC
-            score = min(score, _ONE_WORD_OF_MANY if lone else 0.5)
-        return fidelity * score
+        if len(similar) == 1 and len(profile.words) > 1:
+            alone = complete and profile.distinctive == 1 and self._weights[next(iter(similar))] > _GENERIC
+            score = min(score, _ONE_WORD_OF_MANY if alone else _ONE_WORD)
+        return min(fidelity * score, self._most(name))
 
-    def _weight_of(self, raw: str, heard: str) -> float:
-        word = self._ids.get(heard)
+    def _most(self, name: int) -> float:
+        return _WEAK if self.names[name].weak else 1.0
+
+    def _weight_of(self, raw: str) -> float:
+        word = self._ids.get(sound(raw))
         return self._weights[word] if word is not None else _weight(raw)
 
-    def _exactly(self, heard: str) -> tuple[tuple[int, float], ...]:
-        word = self._ids.get(heard)
+    def _exactly(self, raw: str) -> _Hits:
+        word = self._ids.get(sound(raw))
         return () if word is None else ((word, 1.0),)
 
-    def _nearest_words(self, heard: str) -> tuple[tuple[int, float], ...]:
-        """Return the listed words that a word sounds like, with their similarity."""
-        known = self._near.get(heard)
+    def _nearest(self, raw: str) -> _Hits:
+        """Return the listed words that a word is near to, with their similarity."""
+        known = self._near.get(raw)
         if known is not None:
             return known
-        bones = skeleton(heard)
+        sounded = sound(raw)
+        bones = skeleton(sounded)
         same_bones = self._by_skeleton.get(bones, ()) if len(bones) >= _MIN_CONSONANTS else ()
         similar = dict.fromkeys(same_bones, _SAME_CONSONANTS)
-        for variant in _variants(heard):
-            for word in self._by_letters.get(variant, ()):
-                if word not in similar or similar[word] == _SAME_CONSONANTS:
-                    alike = JaroWinkler.similarity(heard, self._sounds[word])
-                    similar[word] = max(similar.get(word, 0.0), alike)
+        for spelling in {raw, sounded}:
+            for variant in _variants(spelling):
+                for listed, word in self._by_letters.get(variant, ()):
+                    similar[word] = max(similar.get(word, 0.0), JaroWinkler.similarity(spelling, listed))
         found = tuple((word, alike) for word, alike in similar.items() if alike >= _MIN_WORD_SIMILARITY)
         if len(self._near) >= _CACHED_WORDS:
             self._near.clear()
-        self._near[heard] = found
+        self._near[raw] = found
         return found
+
+
+_Hits = tuple[tuple[int, float], ...]
+"""Listed words that a word is near to, with their similarity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +371,7 @@ class _Token:
 
     word: str
     is_name: bool
+    follows_name: bool
     alone: float
 
 
@@ -366,24 +393,22 @@ def _text_tokens(text: str) -> list[_Token]:
         alone = 0.0
         if capital and len(word) >= _MIN_LETTERS_ALONE:
             alone = _ALONE_WITHOUT_CASE if not tells else 0.0 if after or before else 1.0
-        tokens.append(_Token(word, capital, alone))
+        tokens.append(_Token(word, capital, tells and capital and before, alone))
         at = end
     return tokens
 
 
 def _is_capital(chunk: str) -> bool:
-    """Say whether a word starts with a capital letter, or with one of a script that has none."""
-    first = next((letter for letter in chunk if letter.isalnum()), "")
-    return first.isalpha() and not first.islower()
-
-
-def _is_distinctive(raw: str) -> bool:
-    return _weight(raw) > _GENERIC
+    """Say whether a word has a part, as in ``al-Rashid``, that starts with a capital letter or one of a script without them."""
+    starts = (part.lstrip(_OPENINGS)[:1] for part in chunk.split("-"))
+    return any(first.isalpha() and not first.islower() for first in starts)
 
 
 def _weight(raw: str) -> float:
-    if raw in PARTICLES or raw in STRUCTURE_WORDS or raw in LEGAL_FORMS or (len(raw) == 1 and raw.isascii()):
+    if raw in PARTICLES or raw in LEGAL_FORMS or (len(raw) == 1 and raw.isascii()):
         return _PARTICLE
+    if raw in STRUCTURE_WORDS:
+        return _STRUCTURE
     return _GENERIC if raw in GENERIC_WORDS else 1.0
 
 

@@ -90,8 +90,10 @@ _SERVANT_OF = re.compile(r"^abd(?:[aeou]u?[lrnsz])?(?=[a-z]{4,}$)")
 _SOUNDS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"shch|sch|sh|sz", "S"),
-        (r"tch|tsch|ch|cz", "C"),
+        (r"schtsch|shch|chtch", "S"),
+        (r"tsch|tch", "C"),
+        (r"sch|sh|sz", "S"),
+        (r"ch|cz", "C"),
         (r"dzh|dsch|dj|dz", "j"),
         (r"zh", "z"),
         (r"kh", "h"),
@@ -101,9 +103,10 @@ _SOUNDS = tuple(
         (r"dh", "d"),
         (r"ck|q|c", "k"),
         (r"x", "ks"),
-        (r"tz", "ts"),
+        (r"ts|tz", "z"),
         (r"w", "v"),
         (r"(?<=[eo])ff$", "v"),
+        (r"(?<=[aeiou])h$", ""),
         (r"ou|oo", "u"),
         (r"ae|ea", "e"),
         (r"oe", "o"),
@@ -114,7 +117,7 @@ _SOUNDS = tuple(
     )
 )
 _DOUBLES = re.compile(r"(.)\1+")
-_VOWELS = str.maketrans("", "", "aeiou")
+_BONES = str.maketrans("c", "s", "aeiou")
 
 
 @lru_cache(maxsize=65_536)
@@ -173,5 +176,5 @@ def sound(word: str) -> str:
 
 
 def skeleton(sounded: str) -> str:
-    """Return the consonants of a word as it sounds."""
-    return _DOUBLES.sub(r"\1", sounded.translate(_VOWELS))
+    """Return the consonants of a word as it sounds, with ``ch`` and ``sh`` alike, which French writes alike."""
+    return sounded.translate(_BONES)

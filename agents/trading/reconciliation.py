@@ -1,7 +1,8 @@
 """Reconciler: brings our orders and the broker's to one story, at every start and at every tick.
 
-Hides how fills are collected and how an order that nobody answered for is cleared up. Promises that each execution is counted once,
-that an order which never arrived is ended or, where it closes a position, sent again, and that what stays unknown halts its symbol.
+Hides how fills are collected and how an order that nobody answered for is cleared up. Promises that each execution is
+counted once, that an order which never arrived is ended or, where it closes a position, sent again, and that what stays
+unknown halts its symbol.
 """
 
 from __future__ import annotations
@@ -272,7 +273,9 @@ class Reconciler:
                 status = PipelineStatus.CANCELLED
         if status is PipelineStatus.FILLED:
             # Its executions say so, not its state: until they are reported the order stays open here.
-            status = PipelineStatus.PARTIALLY_FILLED if mine.status is PipelineStatus.PARTIALLY_FILLED else PipelineStatus.SUBMITTED
+            status = (
+                PipelineStatus.PARTIALLY_FILLED if mine.status is PipelineStatus.PARTIALLY_FILLED else PipelineStatus.SUBMITTED
+            )
         if status is PipelineStatus.UNKNOWN:
             self._halt(mine.symbol, f"nobody knows what became of the order {mine.client_order_id}: {sent.reason}", now)
         if status is mine.status or (mine.status is PipelineStatus.PARTIALLY_FILLED and status is PipelineStatus.SUBMITTED):
@@ -297,17 +300,15 @@ class Reconciler:
             _log.error("%s is halted: %s", symbol, reason)
 
 
-def order_statuses(
-    client_order_id: str, status: PipelineStatus, order_id: str | None, *, bracket: bool
-) -> list[OrderStatus]:
+def order_statuses(client_order_id: str, status: PipelineStatus, order_id: str | None, *, bracket: bool) -> list[OrderStatus]:
     """Return the states of an order and of its exits that follow from what became of the order.
 
-    Notes
-    -----
-    Exits live as long as something of the entry is, or may be, filled. An entry that ended keeps them open here: whether it ended
-    without a share is for the fills to say, see `OutcomeResolver`.
+    Notes ----- Exits live as long as something of the entry is, or may be, filled. An entry that ended keeps them open
+    here: whether it ended without a share is for the fills to say, see `OutcomeResolver`.
     """
     found = [OrderStatus(client_order_id=client_order_id, status=status, order_id=order_id)]
     if bracket and status in _LIVE:
-        found += [OrderStatus(client_order_id=name, status=PipelineStatus.SUBMITTED) for name in exit_ids(client_order_id).values()]
+        found += [
+            OrderStatus(client_order_id=name, status=PipelineStatus.SUBMITTED) for name in exit_ids(client_order_id).values()
+        ]
     return found

@@ -143,7 +143,7 @@ class KellySizing(Message):
     ----------
     fraction : float, default=0.25
         Share of the full stake.
-    lower_quantile : float, default=0.25
+    lower_quantile : float, default=0.35
         Quantile of the posterior of the hit probability that is used for it, below one half.
     prior_trades : float, default=10
         Weight of the prior, in trades; the prior is a coin with equal gains and losses, which has no edge.
@@ -182,7 +182,7 @@ class KellySizing(Message):
     """
 
     fraction: Fraction = 0.25
-    lower_quantile: Positive = 0.25
+    lower_quantile: Positive = 0.35
     prior_trades: Positive = 10.0
     extra_cost: NotNegative = 0.0
     max_size: Fraction = 0.05

@@ -16,6 +16,9 @@ from core.store.gateway import Gateway, Row
 from core.store.trading_records import Fill, NewTrade, OrderIntent, Trade, check_json, read_message
 from core.types import DecisionTrace, FilteredSignal, Identifier, PipelineStatus, RawSignal, Side, Ticker
 
+MAX_HEADLINE = 2_000
+MAX_SUMMARY = 20_000
+"""Characters of a signal that the table of signals holds."""
 ALL = "all"
 """Scope of a halt that stops every new order."""
 OPEN_STATES = (
@@ -273,7 +276,9 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def _signal(item: NewSignal) -> Row:
-    return {**item.signal.to_dict(), "source": item.source, "source_key": item.signal.signal_id, "raw_text": item.raw_text}
+    row = item.signal.to_dict()
+    kept = {"headline": row["headline"][:MAX_HEADLINE], "summary": row["summary"][:MAX_SUMMARY]}
+    return {**row, **kept, "source": item.source, "source_key": item.signal.signal_id, "raw_text": item.raw_text}
 
 
 def _screened(item: Screened) -> Row:

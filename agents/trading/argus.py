@@ -1,0 +1,268 @@
+"""Argus (portfolio): what the account is worth, computed from fills and prices, and whether it may go on trading.
+
+Hides how fills, money and prices become a book. Promises that the equity is never an assumption (one unknown price makes it
+unknown, and unknown equity admits no order), that the drawdown which ends trading is taken on that equity, and that a halt
+is in the store, where every process sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from agents.brokers.broker import Order
+from agents.trading.limits import BookView
+from agents.trading.market_data import MarketData
+from agents.trading.milestones import Milestones, StageRules
+from core.errors import ConfigurationError, DataError
+from core.store.decisions import ALL, DecisionLog, Halt, OpenOrder
+from core.store.trading import TradingStore
+from core.store.trading_records import Book, Position, Trade
+from core.types import Side
+
+_log = logging.getLogger(__name__)
+
+ACTOR = "argus"
+_DUST = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArgusConfig:
+    """How the book is valued.
+
+    Parameters
+    ----------
+    max_price_age_hours : float, default=100
+        A position whose last price is older has no price; a long week-end is 89 hours.
+    currency : str, default="USD"
+        Of the account; a position priced in another has no price.
+    lookback_hours : float, default=48
+        How far back last trades are told for the cooldown.
+    """
+
+    max_price_age_hours: float = 100.0
+    currency: str = "USD"
+    lookback_hours: float = 48.0
+
+    def __post_init__(self) -> None:
+        if self.max_price_age_hours <= 0.0 or self.lookback_hours < 0.0:
+            raise ConfigurationError("`max_price_age_hours` must be above 0 and `lookback_hours` not negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Valuation:
+    """The account at one time, in its currency.
+
+    Parameters
+    ----------
+    equity : float, optional
+        Cash and positions at their last prices; None while a price is unknown.
+    cash : float
+    positions : float
+        Value of the positions whose price is known.
+    unpriced : tuple of str
+        Symbols held whose price nobody knows.
+    drawdown : float, optional
+        Fraction lost from the peak; from the peak since trading was resumed, if it ever was halted as a whole.
+    """
+
+    equity: float | None
+    cash: float
+    positions: float
+    unpriced: tuple[str, ...] = ()
+    drawdown: float | None = None
+
+
+@dataclass(kw_only=True)
+class _Loaded:
+    cash: float = 0.0
+    held: dict[str, float] = field(default_factory=dict)
+    orders: list[OpenOrder] = field(default_factory=list)
+    trades: list[Trade] = field(default_factory=list)
+    last_trades: dict[str, datetime] = field(default_factory=dict)
+
+
+class Argus:
+    """Value the book and stop trading when it falls too far.
+
+    Parameters
+    ----------
+    store : TradingStore
+    log : DecisionLog
+    milestones : Milestones
+        Which stage the equity is at, and what the vault holds.
+    data : MarketData
+    sectors : mapping of str to str
+        Sector by symbol.
+    config : ArgusConfig
+    """
+
+    def __init__(
+        self,
+        store: TradingStore,
+        log: DecisionLog,
+        milestones: Milestones,
+        data: MarketData,
+        sectors: Mapping[str, str],
+        config: ArgusConfig,
+    ) -> None:
+        self.store = store
+        self.log = log
+        self.milestones = milestones
+        self.data = data
+        self.sectors = sectors
+        self.config = config
+        self.valuation: Valuation | None = None
+        self._book = _Loaded()
+        self._saved: tuple[float, float, int] | None = None
+        self._was_unknown = False
+
+    # The book
+
+    def reload(self, now: datetime) -> None:
+        """Read the book as the store has it."""
+        lines = self.log.list_ledger()
+        book = _Loaded(
+            cash=(self.log.cash_movements() or 0.0) + sum(line.cash for line in lines),
+            held={line.symbol: line.qty for line in lines if abs(line.qty) > _DUST},
+            orders=self.log.list_open_orders(),
+            last_trades=self.log.last_trades(now - timedelta(hours=self.config.lookback_hours)),
+        )
+        book.trades = self.store.trades.list_trades(open_only=True) if book.held else []
+        self._book = book
+
+    @property
+    def held(self) -> Mapping[str, float]:
+        """Shares by symbol."""
+        return self._book.held
+
+    @property
+    def waits_for_the_broker(self) -> bool:
+        """Whether anything may still be filled."""
+        return bool(self._book.orders)
+
+    def mark(self, now: datetime) -> Valuation:
+        """Value the book at the last prices, keep it, and halt trading when the drawdown reaches the stage's limit.
+
+        Raises
+        ------
+        StoreError
+            If the figures cannot be written down.
+        """
+        prices = {symbol: self._price(symbol, now) for symbol in self._book.held}
+        unpriced = tuple(sorted(symbol for symbol, price in prices.items() if price is None))
+        value = sum(qty * (prices[symbol] or 0.0) for symbol, qty in self._book.held.items())
+        cash = self._book.cash
+        if unpriced:
+            if not self._was_unknown:
+                _log.error("equity is unknown, nothing new is traded: no price of %s", ", ".join(unpriced))
+            self._was_unknown = True
+            self.valuation = Valuation(equity=None, cash=cash, positions=value, unpriced=unpriced)
+            return self.valuation
+        self._was_unknown = False
+        equity = max(0.0, cash + value)
+        drawdown = self._keep(equity, cash, prices, now)
+        self.valuation = Valuation(equity=equity, cash=cash, positions=value, drawdown=drawdown)
+        return self.valuation
+
+    def _keep(self, equity: float, cash: float, prices: Mapping[str, float | None], now: datetime) -> float | None:
+        figures = (equity, cash, len(prices))
+        if figures == self._saved or (self._saved is None and equity <= 0.0):
+            return None if self.valuation is None else self.valuation.drawdown
+        positions = tuple(self._position(symbol, price) for symbol, price in sorted(prices.items()) if price is not None)
+        state = self.store.save_portfolio(Book(recorded_at=now, equity=equity, cash=cash, positions=positions))
+        self._saved = figures
+        self.milestones.observe(equity)
+        resumed_at = next((halt.resumed_at for halt in self.log.list_halts() if halt.scope == ALL), None)
+        peak = state.peak_equity if resumed_at is None else max(equity, self.log.peak_since(resumed_at) or equity)
+        drawdown = (peak - equity) / peak
+        limit = self.milestones.rules(equity).kill_drawdown
+        if drawdown >= limit:
+            reason = f"equity {equity:.2f} is {drawdown:.2%} below its peak {peak:.2f}: the stage's limit is {limit:.0%}"
+            self.halt(ALL, reason=reason, actor=ACTOR, now=now)
+        return drawdown
+
+    def _position(self, symbol: str, price: float) -> Position:
+        qty = self._book.held[symbol]
+        mine = [trade for trade in self._book.trades if trade.symbol == symbol and trade.fill_price is not None]
+        shares = sum(trade.qty for trade in mine)
+        cost = sum(trade.qty * (trade.fill_price or 0.0) for trade in mine) / shares if shares else price
+        last = mine[-1] if mine else None
+        return Position(
+            symbol=symbol,
+            qty=qty,
+            avg_cost=cost,
+            stop_loss=None if last is None else last.stop_loss,
+            take_profit=None if last is None else last.take_profit,
+            unrealized_pnl=qty * (price - cost),
+        )
+
+    def _price(self, symbol: str, now: datetime) -> float | None:
+        try:
+            quote = self.data.get_quote(symbol, now)
+        except DataError:
+            return None
+        if quote is None or quote.currency != self.config.currency:
+            return None
+        fresh = timedelta(0) <= now - quote.at <= timedelta(hours=self.config.max_price_age_hours)
+        return quote.price if fresh else None
+
+    # What the limits may know
+
+    def view(self) -> BookView:
+        """Return the book as the limits see it, with entries that may still fill counted as filled."""
+        known = self.valuation
+        entries = {order.symbol: _open_value(order) for order in self._book.orders if _is_entry(order)}
+        symbols = tuple(sorted({*self._book.held, *entries}))
+        vault = 0.0 if self.milestones.state is None else self.milestones.state.vault_balance
+        equity = None if known is None or known.equity is None else self.milestones.sized_equity(known.equity)
+        scopes = {halt.scope for halt in self.halts()}
+        return BookView(
+            equity=equity,
+            cash=self._book.cash - vault - sum(entries.values()),
+            deployed=max(0.0, (0.0 if known is None else known.positions) + sum(entries.values())),
+            open_symbols=symbols,
+            sectors=self.sectors,
+            last_trade_at=self._book.last_trades,
+            halted=ALL in scopes,
+            halted_symbols=tuple(sorted(scope.removeprefix("symbol:") for scope in scopes - {ALL})),
+        )
+
+    def rules(self) -> StageRules:
+        """Return what the stage of the equity allows; that of the smallest stage while the equity is unknown."""
+        known = self.valuation
+        return self.milestones.rules(0.0 if known is None or known.equity is None else known.equity)
+
+    def open_trades(self, symbol: str) -> list[Trade]:
+        """Return the open trades of a symbol, oldest first."""
+        return [trade for trade in self._book.trades if trade.symbol == symbol]
+
+    # Halts
+
+    def halts(self) -> list[Halt]:
+        """Return the halts in force, whoever ordered them and in whichever process."""
+        return [halt for halt in self.log.list_halts() if halt.resumed_at is None]
+
+    def halt(self, scope: str, *, reason: str, actor: str, now: datetime) -> bool:
+        """Halt trading, or a symbol; false when it was halted already."""
+        new = self.log.halt(scope, reason=reason, actor=actor, at=now)
+        if new:
+            _log.error("halted %s: %s", scope, reason)
+        return new
+
+    def resume(self, scope: str, *, actor: str, now: datetime) -> bool:
+        """Lift a halt; false when there was none. The drawdown counts from the peak since then."""
+        self._saved = None
+        return self.log.resume(scope, actor=actor, at=now)
+
+
+def _is_entry(order: OpenOrder) -> bool:
+    return order.side is Side.BUY and "order" in order.payload
+
+
+def _open_value(order: OpenOrder) -> float:
+    """Return what an entry may still cost; of one that is partly filled, too much rather than too little."""
+    limit = Order.from_dict(order.payload["order"]).limit_price
+    return order.qty * (limit or 0.0)

@@ -1,0 +1,148 @@
+"""TradingContext: what a pipeline works with, and every rule of it in one frozen object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from agents.brokers.broker import Broker
+from agents.brokers.paper import PaperBroker, PaperConfig
+from agents.trading.ares import AresConfig, Sessions
+from agents.trading.argus import ArgusConfig
+from agents.trading.breaker import BreakerConfig
+from agents.trading.chat import Chat, ChatConfig, OpenAIChat, SpendingLog
+from agents.trading.experience import ExperienceConfig
+from agents.trading.gates import Gates
+from agents.trading.limits import LimitsConfig
+from agents.trading.market_data import MarketData
+from agents.trading.milestones import MilestonesConfig
+from agents.trading.outcomes import Expectation
+from agents.trading.pythia import PythiaConfig
+from agents.trading.reconciliation import ReconcilerConfig
+from agents.trading.sizing import RampSizing, Sizing
+from agents.trading.zeus import ZeusConfig
+from core.clock import Clock, SystemClock
+from core.errors import ConfigurationError
+from core.settings import Settings
+from core.store.opening import Store, open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """How the pipeline works through its signals.
+
+    Parameters
+    ----------
+    batch : int, default=16
+        Signals that share a transaction and a view of the book; with a model they go one by one.
+    tick_seconds : float, default=1
+        Least time between two looks at the broker and the book.
+    cash_tolerance : float, default=0.01
+        Difference between the broker's cash and ours that is rounding.
+    """
+
+    batch: int = 16
+    tick_seconds: float = 1.0
+    cash_tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.tick_seconds < 0.0 or self.cash_tolerance < 0.0:
+            raise ConfigurationError("`batch` must be 1 or more, `tick_seconds` and `cash_tolerance` not negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradingConfig:
+    """The rules of every agent; the defaults are those of the desk."""
+
+    pythia: PythiaConfig = field(default_factory=PythiaConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    milestones: MilestonesConfig = field(default_factory=MilestonesConfig)
+    experience: ExperienceConfig = field(default_factory=ExperienceConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    zeus: ZeusConfig = field(default_factory=ZeusConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    ares: AresConfig = field(default_factory=AresConfig)
+    argus: ArgusConfig = field(default_factory=ArgusConfig)
+    reconciler: ReconcilerConfig = field(default_factory=ReconcilerConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+
+
+class Alerting(Protocol):
+    """Who is told of changes of state."""
+
+    def report(self, subject: str, state: str, text: str = "") -> bool:
+        """Tell the state of a subject if it is not the one last told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradingContext:
+    """What a pipeline works with.
+
+    Parameters
+    ----------
+    store : Store
+    broker : Broker
+    data : MarketData
+    gates : Gates
+        The three agents that judge a signal before it is sized.
+    clock : Clock
+    chat : Chat, optional
+        The director's model; None is rule mode.
+    sizing : Sizing
+    sectors : mapping of str to str
+        Sector by symbol.
+    sessions : Sessions, optional
+        When the exchange trades; entries end with the session.
+    expectation : Expectation, optional
+        What the backtest promised; live returns are written beside it.
+    alerts : Alerting, optional
+    config : TradingConfig
+    """
+
+    store: Store
+    broker: Broker
+    data: MarketData
+    gates: Gates
+    clock: Clock = field(default_factory=SystemClock)
+    chat: Chat | None = None
+    sizing: Sizing = field(default_factory=RampSizing)
+    sectors: Mapping[str, str] = field(default_factory=dict)
+    sessions: Sessions | None = None
+    expectation: Expectation | None = None
+    alerts: Alerting | None = None
+    config: TradingConfig = field(default_factory=TradingConfig)
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings | None = None,
+        *,
+        data: MarketData,
+        clock: Clock | None = None,
+        paper: PaperConfig | None = None,
+        config: TradingConfig | None = None,
+        rule_mode: bool = False,
+        **more: Any,
+    ) -> TradingContext:
+        """Open the store that the environment chooses, a paper account in it, and the configured model, if there is one."""
+        settings, clock, config = settings or Settings.load(), clock or SystemClock(), config or TradingConfig()
+        store = open_store(settings)
+        gateway = store.trading.gateway
+        chat = None
+        if settings.has_model and not rule_mode:
+            chat = OpenAIChat(settings, SpendingLog(gateway), config.chat, clock)
+        broker = PaperBroker(gateway, paper or PaperConfig(), clock)
+        return cls(store=store, broker=broker, data=data, clock=clock, chat=chat, config=config, **more)
+
+    def close(self) -> None:
+        """Let go of the broker and close the store."""
+        self.broker.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,65 @@
+"""The three agents that judge a signal before it is sized, as the pipeline knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from core.types import FilteredSignal, MacroContext, RawSignal, Refusal
+
+
+class Screening(Protocol):
+    """What the compliance check said."""
+
+    @property
+    def filtered(self) -> FilteredSignal:
+        """The signal with its score and flags."""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why it may not be traded."""
+
+    @property
+    def list_version(self) -> str | None:
+        """Which sanctions lists it was checked against."""
+
+    @property
+    def matched_entry(self) -> str | None:
+        """The entry of a list that it matched."""
+
+
+class Scanner(Protocol):
+    """Icarus: which signals are worth a look."""
+
+    def judge(self, signal: RawSignal, now: datetime) -> RawSignal | Refusal:
+        """Return the signal with its tickers resolved, or what bound."""
+
+    def learn(self, signal: RawSignal, rejected: bool, now: datetime) -> None:
+        """Take note of what became of a signal of its pattern."""
+
+
+class Screener(Protocol):
+    """Hades: whom one may trade with."""
+
+    def screen(self, signal: RawSignal) -> Screening:
+        """Check the names and the words of a signal."""
+
+
+class MacroJudge(Protocol):
+    """Artemis: the market that a signal meets."""
+
+    def context(self) -> MacroContext:
+        """Return the market as of now."""
+
+    def judge(self, signal: FilteredSignal, macro: MacroContext) -> Refusal | None:
+        """Return what bound, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates:
+    """Icarus, Hades and Artemis."""
+
+    icarus: Scanner
+    hades: Screener
+    artemis: MacroJudge

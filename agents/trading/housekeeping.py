@@ -1,0 +1,202 @@
+"""Housekeeping: what must be true before anything new is decided: our story and the broker's agree, and the book is valued.
+
+Hides in which order things are brought up to date. Promises that recovery and the regular tick are one path, of which
+recovery asks for everything; and that what cannot be explained halts what it touches.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agents.brokers.broker import Broker
+from agents.trading.argus import Argus, Valuation
+from agents.trading.context import Alerting, PipelineConfig
+from agents.trading.hit_rates import RememberingTradeLog
+from agents.trading.outcomes import OutcomeResolver
+from agents.trading.reconciliation import Reconciler, Synced
+from core.clock import Clock
+from core.errors import BrokerError, ConfigurationError, DataError
+from core.store.decisions import ALL, DecisionLog, symbol_scope
+
+_log = logging.getLogger(__name__)
+
+ACTOR = "housekeeping"
+_SHARES = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered:
+    """What a start found.
+
+    Parameters
+    ----------
+    synced : Synced
+        What the broker told.
+    n_closed : int
+        Trades that were closed while nobody looked.
+    mismatched : tuple of str
+        Symbols of which the broker holds other shares than the fills say; they are halted.
+    valuation : Valuation
+    """
+
+    synced: Synced
+    n_closed: int
+    mismatched: tuple[str, ...]
+    valuation: Valuation
+
+
+class Housekeeping:
+    """Bring orders, outcomes and the book up to date.
+
+    Parameters
+    ----------
+    broker : Broker
+    log : DecisionLog
+    reconciler : Reconciler
+    outcomes : OutcomeResolver
+    argus : Argus
+    trade_log : RememberingTradeLog
+    config : PipelineConfig
+    clock : Clock
+    alerts : Alerting, optional
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        log: DecisionLog,
+        reconciler: Reconciler,
+        outcomes: OutcomeResolver,
+        argus: Argus,
+        trade_log: RememberingTradeLog,
+        config: PipelineConfig,
+        clock: Clock,
+        alerts: Alerting | None = None,
+    ) -> None:
+        self.broker = broker
+        self.log = log
+        self.reconciler = reconciler
+        self.outcomes = outcomes
+        self.argus = argus
+        self.trade_log = trade_log
+        self.config = config
+        self.clock = clock
+        self.alerts = alerts
+        self.synced = Synced(reachable=False, reason="the broker was not asked yet")
+        self._recovered = False
+        self._ticked_at: datetime | None = None
+
+    def recover(self) -> Recovered:
+        """Reconcile with the broker before anything new.
+
+        Returns
+        -------
+        Recovered
+            With ``synced.reachable`` false when the broker does not answer; then no order is sent, and the next tick tries
+            again.
+
+        Raises
+        ------
+        StoreError
+            If what was found cannot be written down.
+        ConfigurationError
+            If the account is kept in another currency than the rules are written for.
+        """
+        now = self.clock.now()
+        self.synced = self.reconciler.sync(now, everything=True)
+        closed = self.outcomes.resolve(now)
+        mismatched: tuple[str, ...] = ()
+        if self.synced.reachable:
+            try:
+                self._open_account(now)
+                mismatched = self._compare(now)
+            except (BrokerError, DataError) as error:
+                self.synced = Synced(reachable=False, reason=f"{error}")
+        self._recovered = self.synced.reachable
+        self.trade_log.forget()
+        return Recovered(synced=self.synced, n_closed=len(closed), mismatched=mismatched, valuation=self._value(now))
+
+    def tick(self) -> Valuation:
+        """Collect what happened since the last tick and value the book; the first tick is recovery.
+
+        Raises
+        ------
+        StoreError, ConfigurationError
+            As `recover`.
+        """
+        if not self._recovered:
+            return self.recover().valuation
+        now = self.clock.now()
+        self.synced = self.reconciler.sync(now)
+        if not self.synced.reachable:
+            self._recovered = False
+            self._tell("broker", "unreachable", self.synced.reason)
+        if self.synced.changed and self.outcomes.resolve(now):
+            self.trade_log.forget()
+        return self._value(now)
+
+    def tick_if_due(self) -> None:
+        """Tick, unless the last tick was just now."""
+        now = self.clock.now()
+        due = self._ticked_at is None or now - self._ticked_at >= timedelta(seconds=self.config.tick_seconds)
+        if due or not self._recovered:
+            self.tick()
+
+    def _value(self, now: datetime) -> Valuation:
+        self.argus.reload(now)
+        valuation = self.argus.mark(now)
+        self._ticked_at = now
+        halts = self.argus.halts()
+        if halts and self.synced.reachable:
+            scopes = {halt.scope for halt in halts}
+            stopped = None if ALL in scopes else [scope.removeprefix("symbol:") for scope in scopes]
+            if self.reconciler.cancel_entries(stopped):
+                self.synced = self.reconciler.sync(now)
+                self.argus.reload(now)
+        halted = [halt for halt in halts if halt.scope == ALL]
+        self._tell("trading", "halted" if halted else "trading", halted[0].reason if halted else "")
+        self._tell("equity", "unknown" if valuation.equity is None else "known", ", ".join(valuation.unpriced))
+        return valuation
+
+    def _open_account(self, now: datetime) -> None:
+        """Write down the opening balance, and later what the broker's cash shows beyond our fills."""
+        account = self.broker.get_account()
+        if account.currency != self.argus.config.currency:
+            raise ConfigurationError(
+                f"the account is kept in {account.currency} and the rules in {self.argus.config.currency}: set "
+                "`ArgusConfig.currency` and `AresConfig.currency` to that of the account."
+            )
+        moved = self.log.cash_movements()
+        by_fills = sum(line.cash for line in self.log.list_ledger())
+        if moved is None:
+            self.log.move_cash("opening", account.cash - by_fills, now, "cash at the broker at the first start")
+
+    def _compare(self, now: datetime) -> tuple[str, ...]:
+        ours = {line.symbol: line.qty for line in self.log.list_ledger()}
+        theirs = {position.symbol: position.qty for position in self.broker.list_positions()}
+        differing = tuple(
+            sorted(name for name in {*ours, *theirs} if abs(ours.get(name, 0.0) - theirs.get(name, 0.0)) > _SHARES)
+        )
+        for symbol in differing:
+            reason = f"the broker holds {theirs.get(symbol, 0.0):g} of {symbol}, the fills say {ours.get(symbol, 0.0):g}"
+            self.argus.halt(symbol_scope(symbol), reason=reason, actor=ACTOR, now=now)
+        if not differing:
+            self._explain_cash(now)
+        return differing
+
+    def _explain_cash(self, now: datetime) -> None:
+        """Take cash that no fill explains, while every share is, for money paid in or out: dividends, interest, deposits."""
+        cash = self.broker.get_account().cash
+        known = (self.log.cash_movements() or 0.0) + sum(line.cash for line in self.log.list_ledger())
+        if abs(cash - known) <= max(self.config.cash_tolerance, 1e-9 * abs(cash)):
+            return
+        self.log.move_cash(f"broker {now.isoformat()}", cash - known, now, "the broker's cash beyond our fills")
+        self.argus.milestones.move_money(cash - known)
+        _log.warning("the broker's cash is %.2f and ours was %.2f: taken for money paid in or out", cash, known)
+
+    def _tell(self, subject: str, state: str, text: str) -> None:
+        if self.alerts is not None:
+            self.alerts.report(subject, state, text)

@@ -1,0 +1,263 @@
+"""OutcomeResolver: closes trades by what was really sold, and tells the outcome to everybody who learns from it.
+
+Hides which fills closed which trade. Promises that a trade closes once, at the mean price of trusted fills, from the rows
+of the store alone; and that an outcome reaches trace, hit rates, knowledge base, ladder and experience even if the process
+dies in between.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from agents.brokers.broker import Leg, exit_ids
+from agents.trading.experience import Experience, win_streak
+from agents.trading.seniority import Ladder, find_participants
+from core.errors import ChatModelError, MissingDataError, StoreConflictError
+from core.store.decisions import DecisionBatch, DecisionLog, OrderStatus
+from core.store.event_records import LivePerformance
+from core.store.knowledge import KnowledgeBase
+from core.store.knowledge_records import DocumentOutcome, KnowledgeDocument
+from core.store.research import ResearchStore
+from core.store.trading import TradingStore
+from core.store.trading_records import Fill, KnowledgeCollection, Trade, TradeExit
+from core.types import DecisionTrace, PipelineStatus
+
+_log = logging.getLogger(__name__)
+
+_DUST = 1e-9
+BY_DECISION = "signal"
+"""Exit reason of a position that a negative signal closed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What the backtest of the traded strategy promised.
+
+    Parameters
+    ----------
+    strategy_id : str
+    return_per_trade : float
+        Mean net return of a trade, as a fraction.
+    """
+
+    strategy_id: str
+    return_per_trade: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Slice:
+    """A part of a fill that closed a part of a trade."""
+
+    fill: Fill
+    qty: float
+    reason: str
+
+
+class OutcomeResolver:
+    """Close trades and spread their outcome.
+
+    Parameters
+    ----------
+    store : TradingStore
+    log : DecisionLog
+    ladder : Ladder
+    experience : Experience
+    knowledge : KnowledgeBase, optional
+    research : ResearchStore, optional
+        Where `live_performance` lies; needed with `expectation`.
+    expectation : Expectation, optional
+        What live returns are compared with; without it none are written.
+    """
+
+    def __init__(
+        self,
+        store: TradingStore,
+        log: DecisionLog,
+        ladder: Ladder,
+        experience: Experience,
+        knowledge: KnowledgeBase | None = None,
+        research: ResearchStore | None = None,
+        expectation: Expectation | None = None,
+    ) -> None:
+        self.store = store
+        self.log = log
+        self.ladder = ladder
+        self.experience = experience
+        self.knowledge = knowledge
+        self.research = research
+        self.expectation = expectation
+
+    def resolve(self, now: datetime) -> list[Trade]:
+        """Close every open trade whose shares were all sold, tell the outcomes, and return the trades.
+
+        Raises
+        ------
+        StoreError
+            If an outcome cannot be written down; the next call goes on where this one stopped.
+        """
+        self._end_exits()
+        open_trades = [trade for trade in self.store.trades.list_trades(open_only=True) if trade.qty > 0.0]
+        closed = [done for symbol in sorted({trade.symbol for trade in open_trades}) for done in self._close_symbol(symbol)]
+        if closed:
+            self._end_exits()
+        self.settle(now)
+        return closed
+
+    # Closing
+
+    def _close_symbol(self, symbol: str) -> list[Trade]:
+        trades = [trade for trade in self.store.trades.list_trades(symbol=symbol) if trade.qty > 0.0]
+        entries = self.log.find_orders([trade.client_order_id for trade in trades if trade.hit is None])
+        closed = []
+        for trade, slices in self._allocate(symbol, trades):
+            entry = entries.get(trade.client_order_id)
+            still_buying = entry is not None and entry.status in (PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED)
+            if trade.hit is not None or still_buying or math.fsum(item.qty for item in slices) < trade.qty - _DUST:
+                continue
+            closed.append(self.store.trades.close_trade(_exit(trade, slices)))
+        return closed
+
+    def _allocate(self, symbol: str, trades: Sequence[Trade]) -> list[tuple[Trade, list[_Slice]]]:
+        """Give each trade the fills of its own exits, then what decisions sold, first in first out."""
+        legs = {
+            identity: (trade.trade_id, leg.value)
+            for trade in trades
+            for leg, identity in exit_ids(trade.client_order_id).items()
+        }
+        given: dict[str, list[_Slice]] = {trade.trade_id: [] for trade in trades}
+        for fill in self.log.list_fills(sorted(legs)):
+            trade_id, reason = legs[fill.client_order_id]
+            given[trade_id].append(_Slice(fill=fill, qty=fill.qty, reason=reason))
+        missing = {trade.trade_id: trade.qty - math.fsum(item.qty for item in given[trade.trade_id]) for trade in trades}
+        for fill in self.log.list_fills(self.log.list_sells(symbol)):
+            left = fill.qty
+            for trade in trades:
+                part = min(left, missing[trade.trade_id])
+                if part > _DUST:
+                    given[trade.trade_id].append(_Slice(fill=fill, qty=part, reason=BY_DECISION))
+                    missing[trade.trade_id] -= part
+                    left -= part
+        return [(trade, given[trade.trade_id]) for trade in trades]
+
+    def _end_exits(self) -> None:
+        """End the exits of trades that are over, and of entries that ended without a share."""
+        exits = [order for order in self.log.list_open_orders() if "parent" in order.payload]
+        if not exits:
+            return
+        parents = self.log.find_orders([str(order.payload["parent"]) for order in exits])
+        filled = {fill.client_order_id for fill in self.log.list_fills([order.client_order_id for order in exits])}
+        bought = {fill.client_order_id for fill in self.log.list_fills(sorted(parents))}
+        open_trades = {trade.client_order_id for trade in self.store.trades.list_trades(open_only=True) if trade.qty > 0.0}
+        over = []
+        for order in exits:
+            parent = parents[str(order.payload["parent"])]
+            ended = parent.status in (PipelineStatus.CANCELLED, PipelineStatus.EXPIRED, PipelineStatus.REJECTED)
+            flat = parent.client_order_id in bought and parent.client_order_id not in open_trades
+            if flat or (ended and parent.client_order_id not in bought):
+                done = PipelineStatus.FILLED if order.client_order_id in filled else PipelineStatus.CANCELLED
+                over.append(OrderStatus(client_order_id=order.client_order_id, status=done))
+        self.log.record(DecisionBatch(statuses=over))
+
+    # Telling
+
+    def settle(self, now: datetime) -> None:
+        """Tell outcomes that have not reached everybody; each step does nothing when it was done before."""
+        waiting = self.log.list_unsettled()
+        if not waiting:
+            return
+        traces = {trace.signal_id: trace for trace in self._traces(waiting)}
+        passed = find_participants(self.store, waiting)
+        for trade in waiting:
+            trace = None if trade.signal_id is None else traces.get(trade.signal_id)
+            if trace is not None:
+                self._remember(trade, trace)
+            self._compare(trade)
+            record = [item for item in self.store.trades.list_trades() if _ended_by(item, trade)]
+            self.experience.mint(trade, passed.get(trade.trade_id, frozenset()), streak=win_streak(record))
+        self.ladder.judge()
+        for trade in waiting:
+            self.log.settle(trade.trade_id, now)
+
+    def _traces(self, trades: Iterable[Trade]) -> list[DecisionTrace]:
+        closed = self.log.find_traces([trade.signal_id for trade in trades if trade.signal_id is not None])
+        return [trace for trace in closed if trace.status is PipelineStatus.CLOSED]
+
+    def _remember(self, trade: Trade, trace: DecisionTrace) -> None:
+        if self.knowledge is None or trade.closed_at is None:
+            return
+        values = {
+            "trade_id": trade.trade_id,
+            "hit": trade.hit,
+            "pnl_pct": trade.pnl_pct,
+            "net_pnl_pct": trade.net_pnl_pct,
+            "exit_reason": trade.exit_reason,
+        }
+        outcome = DocumentOutcome(values=values, known_at=trade.closed_at)
+        try:
+            try:
+                self.knowledge.record_outcome(trace.trace_id, outcome)
+            except MissingDataError:  # the process died, or the embedder failed, between the order and its document
+                self.knowledge.save_documents([decision_document(trace, trade)])
+                self.knowledge.record_outcome(trace.trace_id, outcome)
+        except ChatModelError as error:
+            _log.warning("the knowledge base does not know the outcome of trade %s: %s", trade.trade_id, error)
+
+    def _compare(self, trade: Trade) -> None:
+        if self.expectation is None or self.research is None or trade.closed_at is None or trade.net_pnl_pct is None:
+            return
+        point = LivePerformance(
+            strategy_id=f"{self.expectation.strategy_id}/{trade.symbol}",
+            ts=trade.closed_at,
+            expected_return=self.expectation.return_per_trade,
+            realised_return=max(-1.0, trade.net_pnl_pct),
+            details={"trade_id": trade.trade_id, "context_key": trade.context_key},
+        )
+        try:
+            self.research.save_live_performance([point])
+        except StoreConflictError:
+            _log.debug("the live return of trade %s was written before", trade.trade_id)
+
+
+def decision_document(trace: DecisionTrace, trade: Trade) -> KnowledgeDocument:
+    """Return what the knowledge base keeps of a decision; its identity is that of the trace."""
+    said = f" {trace.llm_reasoning}" if trace.llm_reasoning else ""
+    text = (
+        f"Bought {trade.symbol} on {trade.category.value} in a {trade.regime.value} market with a {trade.vix_band.value} VIX, "
+        f"confidence {trade.confidence:.2f}, {trade.position_pct:.2%} of equity.{said}"
+    )
+    metadata = {"symbol": trade.symbol, "context_key": trade.context_key, "signal_id": trace.signal_id}
+    return KnowledgeDocument(
+        doc_id=trace.trace_id,
+        collection=KnowledgeCollection.DECISIONS,
+        document_text=text,
+        known_at=trace.decided_at,
+        metadata=metadata,
+    )
+
+
+def _ended_by(trade: Trade, last: Trade) -> bool:
+    return (
+        trade.closed_at is not None
+        and last.closed_at is not None
+        and (trade.closed_at, trade.trade_id) <= (last.closed_at, last.trade_id)
+    )
+
+
+def _exit(trade: Trade, slices: Sequence[_Slice]) -> TradeExit:
+    shares = math.fsum(item.qty for item in slices)
+    last = max(slices, key=lambda item: (item.fill.filled_at, item.fill.exec_id))
+    return TradeExit(
+        trade_id=trade.trade_id,
+        exit_price=math.fsum(item.qty * item.fill.price for item in slices) / shares,
+        exit_reason=last.reason,
+        closed_at=last.fill.filled_at,
+        commission=math.fsum(item.fill.commission * item.qty / item.fill.qty for item in slices),
+    )
+
+
+EXIT_REASONS = (Leg.STOP_LOSS.value, Leg.TAKE_PROFIT.value, BY_DECISION)
+"""Every reason for which a trade closes."""
