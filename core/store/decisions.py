@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from core.message import Message, Rule
 from core.store.gateway import Gateway, Row
@@ -268,7 +269,7 @@ class DecisionLog:
 
     def settle(self, trade_id: str, at: datetime) -> None:
         """Mark a trade's outcome as told to everybody; again changes nothing."""
-        self.gateway.upsert("trade_settlements", [{"trade_id": trade_id, "settled_at": at}], on_conflict=("trade_id",))
+        self.gateway.upsert("trade_settlements", [{"trade_id": UUID(trade_id), "settled_at": at}], on_conflict=("trade_id",))
 
 
 # Exits of a bracket carry no signal; being unequal to any value is the gateway's way to say that there is one.

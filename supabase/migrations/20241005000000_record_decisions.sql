@@ -61,52 +61,52 @@ begin
     (x ->> 'published_at')::timestamptz, (x ->> 'category')::public.signal_category, (x ->> 'severity')::public.severity,
     array(select pg_catalog.jsonb_array_elements_text(coalesce(x -> 'affected_tickers', '[]'))), x ->> 'supplier', x ->> 'raw_text', true,
     pg_catalog.clock_timestamp()
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'signals', '[]')) x
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'signals', '[]')) x
   on conflict do nothing;
   insert into public.filtered_signals (signal_id, compliance_score, esg_flag, ofac_flag, downgraded, killed, severity, notes, list_version,
     matched_entry)
   select (x ->> 'signal_id')::uuid, (x ->> 'compliance_score')::float8, (x ->> 'esg_flag')::boolean, (x ->> 'ofac_flag')::boolean,
     (x ->> 'downgraded')::boolean, (x ->> 'killed')::boolean, (x ->> 'severity')::public.severity,
     array(select pg_catalog.jsonb_array_elements_text(x -> 'notes')), x ->> 'list_version', x ->> 'matched_entry'
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'filtered', '[]')) x
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'filtered', '[]')) x
   on conflict (signal_id) do update set compliance_score = excluded.compliance_score, esg_flag = excluded.esg_flag,
     ofac_flag = excluded.ofac_flag, downgraded = excluded.downgraded, killed = excluded.killed, severity = excluded.severity,
     notes = excluded.notes, list_version = excluded.list_version, matched_entry = excluded.matched_entry;
   insert into public.order_intents (client_order_id, signal_id, symbol, side, qty, payload, status)
   select x ->> 'client_order_id', (x ->> 'signal_id')::uuid, x ->> 'symbol', (x ->> 'side')::public.side, (x ->> 'qty')::numeric,
     coalesce(x -> 'payload', '{}'), (x ->> 'status')::public.pipeline_status
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'intents', '[]')) x;
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'intents', '[]')) x;
   insert into public.trades (signal_id, context_key, confidence, position_pct, is_exploration, symbol, side, client_order_id, stop_loss,
     take_profit, paper_trading, recorded_at)
   select (x ->> 'signal_id')::uuid, x ->> 'context_key', (x ->> 'confidence')::float8, (x ->> 'position_pct')::float8,
     (x ->> 'is_exploration')::boolean, x ->> 'symbol', (x ->> 'side')::public.side, x ->> 'client_order_id', (x ->> 'stop_loss')::numeric,
     (x ->> 'take_profit')::numeric, (x ->> 'paper_trading')::boolean, (x ->> 'recorded_at')::timestamptz
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'trades', '[]')) x;
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'trades', '[]')) x;
   -- A fill says more than the broker's word on its order: what is filled stays filled, and what ended does not live again.
   update public.order_intents i set status = (x ->> 'status')::public.pipeline_status
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'statuses', '[]')) x
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'statuses', '[]')) x
   where i.client_order_id = x ->> 'client_order_id' and i.status not in ('filled', 'cancelled', 'expired', 'rejected', 'closed')
     and i.status <> (x ->> 'status')::public.pipeline_status
     and not (i.status = 'partially_filled' and x ->> 'status' = 'submitted');
   update public.trades t set order_id = x ->> 'order_id'
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'statuses', '[]')) x
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'statuses', '[]')) x
   where t.client_order_id = x ->> 'client_order_id' and x ->> 'order_id' is not null and t.order_id is distinct from x ->> 'order_id';
-  for v_item in select x from pg_catalog.jsonb_array_elements(coalesce(payload -> 'fills', '[]')) with ordinality as f (x, n) order by n loop
+  for v_item in select x from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'fills', '[]')) with ordinality as f (x, n) order by n loop
     -- A share that is reported late of an order that had ended without one makes it a trade again.
     update public.trades t set voided = false where t.client_order_id = v_item ->> 'client_order_id' and t.voided and t.qty = 0;
     perform public.record_fill(v_item);
   end loop;
   -- An order that ended without a single share was never a trade.
   update public.trades t set voided = true
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'statuses', '[]')) x
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'statuses', '[]')) x
   join public.order_intents i on i.client_order_id = x ->> 'client_order_id'
   where t.client_order_id = i.client_order_id and not t.voided and t.qty = 0 and i.status in ('cancelled', 'expired', 'rejected');
-  for v_item in select x from pg_catalog.jsonb_array_elements(coalesce(payload -> 'traces', '[]')) x loop
+  for v_item in select x from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'traces', '[]')) x loop
     perform public.record_decision_trace(v_item);
   end loop;
   insert into public.audit_log (event_type, actor, subject, payload)
   select x ->> 'event_type', x ->> 'actor', x ->> 'subject', coalesce(x -> 'payload', '{}')
-  from pg_catalog.jsonb_array_elements(coalesce(payload -> 'audit', '[]')) with ordinality as a (x, n) order by n;
+  from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'audit', '[]')) with ordinality as a (x, n) order by n;
 end
 $$;
 
