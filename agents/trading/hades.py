@@ -1,8 +1,8 @@
 """Hades, compliance: may this signal be traded at all?
 
-Hides how names are compared and terms are found. Promises that nothing passes that was not screened: without lists, or with lists
-older than allowed, everything is refused. A name that matches kills, one that nearly matches downgrades for review, an ESG term
-lowers the severity by one level, which all later stages read.
+Hides how names are compared and terms are found. Promises that nothing passes that was not screened: without lists, or with
+lists older than allowed, everything is refused. A name that matches kills, one that nearly matches downgrades for review, an
+ESG term lowers the severity by one level, which all later stages read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class HadesConfig:
     esg_terms: tuple[str, ...] = (
         "arms dealer", "arms dealers", "bribe", "bribery", "bribes", "coal", "corruption", "deforestation", "discrimination",
         "fossil fuel", "fossil fuels", "fracking", "fraud", "gambling", "harassment", "human rights", "money laundering",
-        "oil sands", "oil spill", "oil spills", "pollution", "tar sands", "tobacco", "toxic", "toxic waste", "weapon", "weapons",
+        "oil sands", "oil spill", "oil spills", "pollution", "tar sands", "tobacco", "toxic", "toxic waste", "weapon",
+        "weapons",
     )  # fmt: skip
     esg_blocked_terms: tuple[str, ...] = (
         "anti personnel mine", "anti personnel mines", "biological weapon", "biological weapons", "chemical weapon",

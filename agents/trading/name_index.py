@@ -193,12 +193,15 @@ class NameIndex:
         at_least : float, default=0.85
             Lowest score that is told, as a fraction above 0.
         """
+        return next(iter(self.list_matches(name, at_least=at_least)), None)
+
+    def list_matches(self, name: str, *, at_least: float = 0.85) -> list[NameMatch]:
+        """Return the listed names that are near enough to a name, nearest first, then as they were listed."""
         words = name_words(name)
-        candidates = self._candidates(words, at_least)
-        best = max(((self._score(words, at), -at) for at in candidates), default=(0.0, 0))
-        for at in self._joined.get("".join(map(sound, words)), ()):
-            best = max(best, (self._most(at), -at))
-        return self._told(best, name, at_least)
+        scores = {at: self._score(words, at) for at in self._candidates(words, at_least)}
+        scores |= {at: self._most(at) for at in self._joined.get("".join(map(sound, words)), ())}
+        order = sorted((-score, at) for at, score in scores.items() if score >= at_least)
+        return [NameMatch(listed=self.names[at], score=round(-score, 6), found=name) for score, at in order]
 
     def match_text(self, text: str, *, at_least: float = 0.85) -> NameMatch | None:
         """Return the listed name that a text mentions most exactly, if it does so well enough.
@@ -221,7 +224,8 @@ class NameIndex:
                 score = min(score, tokens[start].alone)
             if (score, -name) > best:
                 best, found = (score, -name), " ".join(words)
-        return self._told(best, found, at_least)
+        score, name = best[0], -best[1]
+        return None if score < at_least else NameMatch(listed=self.names[name], score=round(score, 6), found=found)
 
     def _mentions(self, tokens: Sequence[_Token], near: Sequence[_Hits], at_least: float) -> Iterator[tuple[int, int, int]]:
         """Name the windows of a text that may mention a name: the name, where the window starts, and where it ends."""
@@ -261,10 +265,6 @@ class NameIndex:
             while end < len(tokens) and tokens[end].follows_name and (any_name or near[end]):
                 end += 1
         return start, end
-
-    def _told(self, best: tuple[float, int], found: str, at_least: float) -> NameMatch | None:
-        score, name = best[0], -best[1]
-        return None if score < at_least else NameMatch(listed=self.names[name], score=round(score, 6), found=found)
 
     def _candidates(self, words: Sequence[str], at_least: float) -> set[int]:
         """Return names that may score enough; those that share one word only where either side has no more to offer."""
