@@ -41,8 +41,8 @@ class RehearsalGateway(PostgresGateway):
 
     Notes
     -----
-    Every verb has a savepoint of its own, so that one which is refused leaves the rehearsal as it was, as it would a database.
-    For one thread at a time.
+    A verb that the database refuses ends the rehearsal: whatever comes after it in the same one is refused as well. For one thread
+    at a time.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -70,7 +70,7 @@ class RehearsalGateway(PostgresGateway):
         """
         if self._held is None:
             raise StoreError("a rehearsal writes within `undone` only, which undoes it.")
-        with translated_errors(), self._held.transaction():
+        with translated_errors():
             yield self._held
 
     def upsert(self, table: str, rows: Sequence[Row], *, on_conflict: Sequence[str]) -> int:
