@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -11,16 +12,20 @@ from agents.brokers.broker import Broker
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.ares import AresConfig, Sessions
 from agents.trading.argus import ArgusConfig
+from agents.trading.artemis import ArtemisConfig
 from agents.trading.breaker import BreakerConfig
 from agents.trading.chat import Chat, ChatConfig, OpenAIChat, SpendingLog
 from agents.trading.experience import ExperienceConfig
-from agents.trading.gates import Gates
+from agents.trading.gates import Gates, build_gates
+from agents.trading.hades import HadesConfig
+from agents.trading.icarus import IcarusConfig
 from agents.trading.limits import LimitsConfig
 from agents.trading.market_data import MarketData
 from agents.trading.milestones import MilestonesConfig
 from agents.trading.outcomes import Expectation
 from agents.trading.pythia import PythiaConfig
 from agents.trading.reconciliation import ReconcilerConfig
+from agents.trading.sanctions import ListFile, ListFormat, ListSource, SanctionsFiles
 from agents.trading.sizing import RampSizing, Sizing
 from agents.trading.zeus import ZeusConfig
 from core.clock import Clock, SystemClock
@@ -56,6 +61,9 @@ class PipelineConfig:
 class TradingConfig:
     """The rules of every agent; the defaults are those of the desk."""
 
+    icarus: IcarusConfig = field(default_factory=IcarusConfig)
+    hades: HadesConfig = field(default_factory=HadesConfig)
+    artemis: ArtemisConfig = field(default_factory=ArtemisConfig)
     pythia: PythiaConfig = field(default_factory=PythiaConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     milestones: MilestonesConfig = field(default_factory=MilestonesConfig)
@@ -120,13 +128,36 @@ class TradingContext:
         settings: Settings | None = None,
         *,
         data: MarketData,
+        lists: ListSource | None = None,
         clock: Clock | None = None,
         paper: PaperConfig | None = None,
         config: TradingConfig | None = None,
         rule_mode: bool = False,
         **more: Any,
     ) -> TradingContext:
-        """Open the store that the environment chooses, a paper account in it, and the configured model, if there is one."""
+        """Open the store that the environment chooses, a paper account in it, and the configured model, if there is one.
+
+        Parameters
+        ----------
+        settings : Settings, optional
+            Read from the environment when None.
+        data : MarketData
+        lists : ListSource, optional
+            Sanctions lists; by default those in the folder ``sanctions`` of the home, without which everything is refused.
+        clock : Clock, optional
+            That of the machine when None.
+        paper : PaperConfig, optional
+        config : TradingConfig, optional
+        rule_mode : bool, default=False
+            Leave the model out, even if one is configured.
+        **more
+            Further fields of the context.
+
+        Raises
+        ------
+        ConfigurationError, StoreUnavailableError
+            As `open_store`.
+        """
         settings, clock, config = settings or Settings.load(), clock or SystemClock(), config or TradingConfig()
         store = open_store(settings)
         gateway = store.trading.gateway
@@ -134,7 +165,17 @@ class TradingContext:
         if settings.has_model and not rule_mode:
             chat = OpenAIChat(settings, SpendingLog(gateway), config.chat, clock)
         broker = PaperBroker(gateway, paper or PaperConfig(), clock)
-        return cls(store=store, broker=broker, data=data, clock=clock, chat=chat, config=config, **more)
+        gates = build_gates(
+            store.trading,
+            data,
+            lists or SanctionsFiles(find_lists(settings.home / "sanctions")),
+            clock,
+            icarus=config.icarus,
+            hades=config.hades,
+            artemis=config.artemis,
+        )
+        fields = {"gates": gates, "broker": broker, "chat": chat} | more
+        return cls(store=store, data=data, clock=clock, config=config, **fields)
 
     def close(self) -> None:
         """Let go of the broker and close the store."""
@@ -146,3 +187,15 @@ class TradingContext:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def find_lists(folder: Path) -> tuple[ListFile, ...]:
+    """Return the sanctions lists of a folder: ``sdn.csv`` with ``alt.csv``, ``eu.xml``, ``un.xml``.
+
+    Notes
+    -----
+    OFAC's is always among them: where it is missing, reading the lists fails and everything is refused.
+    """
+    others = ((ListFormat.EU, folder / "eu.xml"), (ListFormat.UN, folder / "un.xml"))
+    found = [ListFile(format=kind, path=path) for kind, path in others if path.exists()]
+    return (ListFile(format=ListFormat.OFAC, path=folder / "sdn.csv"), *found)

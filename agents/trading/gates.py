@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from agents.trading.artemis import Artemis, ArtemisConfig
+from agents.trading.hades import Hades, HadesConfig
+from agents.trading.icarus import Icarus, IcarusConfig
+from agents.trading.market_data import MarketData
+from agents.trading.sanctions import ListSource
+from core.clock import Clock
+from core.store.trading import TradingStore
 from core.types import FilteredSignal, MacroContext, RawSignal, Refusal
 
 
@@ -31,6 +38,9 @@ class Screening(Protocol):
 
 class Scanner(Protocol):
     """Icarus: which signals are worth a look."""
+
+    def scan(self, worker: str) -> list[RawSignal]:
+        """Claim the oldest open signals for a worker."""
 
     def judge(self, signal: RawSignal, now: datetime) -> RawSignal | Refusal:
         """Return the signal with its tickers resolved, or what bound."""
@@ -63,3 +73,22 @@ class Gates:
     icarus: Scanner
     hades: Screener
     artemis: MacroJudge
+
+
+def build_gates(
+    store: TradingStore,
+    data: MarketData,
+    lists: ListSource,
+    clock: Clock,
+    *,
+    icarus: IcarusConfig | None = None,
+    hades: HadesConfig | None = None,
+    artemis: ArtemisConfig | None = None,
+) -> Gates:
+    """Build the three agents; Hades screens the companies that Icarus knows behind a ticker."""
+    scanner = Icarus(store, icarus or IcarusConfig(), clock)
+    return Gates(
+        icarus=scanner,
+        hades=Hades(lists, hades or HadesConfig(), clock, scanner.company_names),
+        artemis=Artemis(data, artemis or ArtemisConfig(), clock),
+    )

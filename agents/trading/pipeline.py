@@ -37,6 +37,7 @@ from agents.trading.direction import is_negative
 from agents.trading.experience import Experience
 from agents.trading.hit_rates import RememberingTradeLog
 from agents.trading.housekeeping import Housekeeping, Recovered
+from agents.trading.icarus import lesson
 from agents.trading.limits import BookView, check_limits, clamp_size
 from agents.trading.milestones import Milestones, StageRules
 from agents.trading.outcomes import OutcomeResolver
@@ -200,6 +201,13 @@ class Pipeline:
             self.housekeeping.tick_if_due()
             found += self._decide(items)
         return found
+
+    def work(self, worker: str) -> list[DecisionTrace]:
+        """Claim open signals of the store for a worker, decide on them, close them, and return their traces."""
+        claimed = self.context.gates.icarus.scan(worker)
+        traces = self.run(claimed)
+        self.context.store.trading.consume_signals(worker, [signal.signal_id for signal in claimed])
+        return traces
 
     def recover(self) -> Recovered:
         """Reconcile with the broker before anything new; `run` and `tick` do it by themselves at their first call."""
@@ -549,8 +557,10 @@ class Pipeline:
             batch.record.traces.append(case.trace)
         self.log.record(batch.record)
         for case in batch.cases:
-            if case.stages and case.stages[0].passed:
-                self.context.gates.icarus.learn(case.signal, not case.is_live, batch.now)
+            assert case.trace is not None
+            rejected = lesson(case.trace.status, case.trace.binding_constraint)
+            if rejected is not None:
+                self.context.gates.icarus.learn(case.signal, rejected, batch.now)
 
     def _tier(self) -> SeniorityTier:
         return system_tier(self.ladder.tiers(), self.context.config.limits.seniority.agents)

@@ -166,7 +166,9 @@ class KellySizing(Message):
       too large by estimation error costs more growth than one that is too small by as much [3]_;
     - for b the measured ratio shrunk in logarithms towards 1, ``b ** (m / (m + k))`` with m the smaller of the numbers of gains
       and losses: a mean of one loss says little, however many gains there were;
-    - a `fraction` of the result, which gives up little growth for much less drawdown [2]_.
+    - a `fraction` of the result, which gives up little growth for much less drawdown [2]_;
+    - nothing where the trades of the context have lost so far, taken together: shrinking must not make a gain of nine small
+      hits and one large loss.
 
     Deviation: the stake is a share of equity put into the position, as though all of it could be lost. With a stop at 3 % a
     loss takes a thirtieth of that, and Kelly's own answer would be thirty times as much: leverage that a gap would end.
@@ -218,7 +220,14 @@ class KellySizing(Message):
         p, b = self.lower_probability(evidence), self.payoff_ratio(evidence)
         with np.errstate(divide="ignore"):
             edge = p - (1.0 - p) / b
-        return np.asarray(np.clip(self.fraction * edge, 0.0, self.max_size), dtype=np.float64)
+        stake = np.clip(self.fraction * edge, 0.0, self.max_size)
+        return np.asarray(np.where(self._has_lost(evidence), 0.0, stake), dtype=np.float64)
+
+    def _has_lost(self, evidence: Evidence) -> NDArray[np.bool_]:
+        misses = evidence.n_closed - evidence.hits
+        gained = np.where(evidence.hits > 0.0, evidence.hits * evidence.mean_win, 0.0)
+        lost = np.where(misses > 0.0, misses * evidence.mean_loss, 0.0)
+        return np.asarray((evidence.n_closed > 0.0) & (gained + lost <= evidence.n_closed * self.extra_cost))
 
 
 SIZINGS: dict[str, Any] = {"ramp": RampSizing, "kelly": KellySizing, "fixed": FixedSizing}

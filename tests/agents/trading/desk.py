@@ -1,4 +1,4 @@
-"""A trading desk for tests: gates that let everything pass, prices from a dictionary, and a paper broker over the test's store."""
+"""A trading desk for tests: gates that let everything pass, prices from a dictionary, a paper broker over the store."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ class Desk:
         context = replace(self.context, **changes)
         return replace(self, context=context, broker=context.broker, pipeline=build_pipeline(context))
 
-    def bar(self, symbol: str, price: float, *, low: float | None = None, high: float | None = None, minutes: float = 1) -> None:
+    def bar(
+        self, symbol: str, price: float, *, low: float | None = None, high: float | None = None, minutes: float = 1
+    ) -> None:
         """Let a bar pass at the broker, and time with it."""
         self.clock.advance(timedelta(minutes=minutes))
         self.prices.last[symbol] = price

@@ -1,10 +1,27 @@
 """The pipeline from a signal to its outcome, over a real store and a paper broker."""
 
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from core.store.opening import Store
-from core.types import BindingConstraint, PipelineStatus, Side, Stage
-from tests.agents.trading.desk import CASH, Desk, bad_news, build_desk, signal
+from agents.trading.ares import AresConfig
+from agents.trading.context import PipelineConfig, TradingConfig, find_lists
+from agents.trading.gates import build_gates
+from agents.trading.limits import LimitsConfig
+from agents.trading.milestones import MilestonesConfig, StageRules
+from agents.trading.pythia import PythiaConfig
+from agents.trading.sanctions import FictitiousLists, SanctionsFiles
+from agents.trading.seniority import SeniorityConfig
+from core.clock import FixedClock
+from core.settings import Settings
+from core.store.opening import Store, open_store
+from core.store.trading_records import MilestoneStage
+from core.types import BindingConstraint, PipelineStatus, RawSignal, Side, Stage
+from tests.agents.trading.desk import CASH, NOW, Desk, Prices, bad_news, build_desk, signal
+from tests.conftest import Server
 
 
 @pytest.fixture
@@ -55,3 +72,207 @@ def test_bad_news_about_what_is_held_sells_it_and_about_what_is_not_is_refused(d
     assert desk.pipeline.argus.held == {}
     assert desk.broker.list_open_orders() == []
     assert {row["status"] for row in desk.rows("order_intents")} == {"filled", "cancelled"}
+
+
+BAD_INPUT = {
+    "a naive time": {"published_at": "2024-03-04T15:00:00"},
+    "an unknown category": {"category": "gossip"},
+    "no headline": {"headline": " "},
+    "a ticker with a space": {"affected_tickers": ["AA A"]},
+    "half a character": {"headline": "\ud800"},
+    "a NUL": {"headline": "a\x00b"},
+    "a number for a text": {"headline": 7},
+    "a field too many": {"price": -1.0},
+    "no identity": {"signal_id": None},
+}
+
+
+@pytest.mark.parametrize("change", BAD_INPUT.values(), ids=BAD_INPUT)
+def test_what_is_no_signal_is_refused_with_a_trace(desk: Desk, change: dict[str, Any]) -> None:
+    good = signal("AAA")
+    bad, decided = desk.pipeline.run([good.to_dict() | {"signal_id": "mine"} | change, good])
+    assert (bad.status, bad.killed_at_stage) == (PipelineStatus.KILLED, Stage.HERMES)
+    assert bad.binding_constraint in (BindingConstraint.OUT_OF_UNIVERSE, BindingConstraint.STALE_SIGNAL)
+    assert "cannot be read" in str(bad.kill_reason)
+    assert "signal_id" in change or bad.signal_id == "mine"
+    assert decided.status is PipelineStatus.SUBMITTED
+    assert len(desk.rows("decision_traces")) == 2
+
+
+@pytest.mark.parametrize("junk", [None, 7, "a signal", b"\xff", [], object()])
+def test_junk_is_refused_with_a_trace(desk: Desk, junk: Any) -> None:
+    (trace,) = desk.pipeline.run([junk])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.HERMES, BindingConstraint.OUT_OF_UNIVERSE)
+
+
+def test_a_signal_from_the_future_is_stale(desk: Desk) -> None:
+    (trace,) = desk.pipeline.run([signal(published_at=NOW + timedelta(minutes=2))])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.HERMES, BindingConstraint.STALE_SIGNAL)
+    assert "2024-03-04T15:02" in str(trace.kill_reason)
+
+
+def test_a_signal_is_decided_once_in_a_run_and_for_ever(desk: Desk) -> None:
+    news = signal("AAA", signal_id="any text")
+    first, again = desk.pipeline.run([news, news])
+    assert first.status is PipelineStatus.SUBMITTED
+    assert first.signal_id == again.signal_id == "any text"
+    assert (again.killed_at_stage, again.binding_constraint) == (Stage.HERMES, BindingConstraint.STALE_SIGNAL)
+    desk.clock.advance(timedelta(days=3))
+    (later,) = desk.restart().pipeline.run([news])
+    assert later.binding_constraint is BindingConstraint.STALE_SIGNAL
+    assert len({first.trace_id, again.trace_id, later.trace_id}) == 3
+    stored = desk.pipeline.log.find_traces([str(row["signal_id"]) for row in desk.rows("signals")])
+    assert Counter(trace.status for trace in stored) == {PipelineStatus.EXPIRED: 1, PipelineStatus.KILLED: 2}
+    assert len(desk.rows("paper_orders")) == 1
+
+
+def test_a_batch_decides_as_its_signals_would_one_after_the_other(server: Server, tmp_path: Path) -> None:
+    symbols = ("AAA", "BBB", "AAA", "ZZZ", "CCC", "DDD", "BBB", "EEE", "FFF", "GGG", "HHH")
+    prices = {symbol: 100.0 for symbol in symbols if symbol != "ZZZ"} | {"CCC": 30_000.0}
+    said = []
+    for batch in (1, 32):
+        with open_store(Settings(home=tmp_path, database_url=server.create(server.template))) as store:  # type: ignore[arg-type]
+            config = TradingConfig(pipeline=PipelineConfig(batch=batch, tick_seconds=0.0))
+            sectors = {symbol: symbol for symbol in symbols}
+            desk = build_desk(store, prices=prices, config=config, sectors=sectors)
+            signals = [signal(symbol, signal_id=f"{place}") for place, symbol in enumerate(symbols)]
+            traces = desk.pipeline.run(signals)
+            said.append([(trace.status, trace.killed_at_stage, trace.binding_constraint, trace.symbol) for trace in traces])
+    assert said[0] == said[1]
+    constraints = [constraint for _, _, constraint, _ in said[0]]
+    seniority, ticker = BindingConstraint.SENIORITY_CAP, BindingConstraint.TICKER_CAP
+    unpriced, too_dear = BindingConstraint.PRICE_UNAVAILABLE, BindingConstraint.SIZE_BELOW_ONE_SHARE
+    expected = [seniority, seniority, ticker, unpriced, too_dear, seniority, ticker, *[seniority] * 4]
+    assert constraints == expected
+
+
+# Fail closed
+
+
+def only(desk: Desk, news: RawSignal | None = None) -> tuple[Stage | None, BindingConstraint | None]:
+    before = len(desk.rows("order_intents"))
+    (trace,) = desk.pipeline.run([news or signal("AAA")])
+    assert trace.status is PipelineStatus.KILLED
+    assert len(desk.rows("order_intents")) == before
+    return trace.killed_at_stage, trace.binding_constraint
+
+
+def test_real_gates_refuse_without_sanctions_lists_and_without_a_vix(store: Store, tmp_path: Path) -> None:
+    clock = FixedClock(NOW)
+    prices = Prices(clock, {"AAA": 100.0})
+    without_lists = build_gates(store.trading, prices, SanctionsFiles(find_lists(tmp_path / "nowhere")), clock)
+    desk = build_desk(store, gates=without_lists, clock=clock)
+    assert only(desk) == (Stage.HADES, BindingConstraint.SANCTIONS_LIST_MISSING)
+    without_vix = build_gates(store.trading, prices, FictitiousLists(clock), clock)
+    desk = build_desk(store, gates=without_vix, clock=clock)
+    assert only(desk) == (Stage.ARTEMIS, BindingConstraint.MACRO_UNAVAILABLE)
+
+
+def test_an_unknown_price_of_what_is_held_makes_the_equity_unknown_and_stops_new_orders(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    del desk.prices.last["AAA"]
+    valuation = desk.pipeline.tick()
+    assert (valuation.equity, valuation.unpriced) == (None, ("AAA",))
+    assert only(desk, signal("BBB")) == (Stage.LIMITS, BindingConstraint.UNKNOWN_EQUITY)
+    desk.prices.last["AAA"] = 101.0
+    assert desk.pipeline.tick().equity == CASH + 5.0
+    (trace,) = desk.pipeline.run([signal("BBB")])
+    assert trace.status is PipelineStatus.SUBMITTED
+
+
+def test_a_price_in_another_currency_buys_nothing(desk: Desk) -> None:
+    desk.prices.currency = "EUR"
+    assert only(desk) == (Stage.ARES, BindingConstraint.PRICE_UNAVAILABLE)
+
+
+def test_a_measured_hit_rate_of_nothing_stakes_the_floor_and_then_nothing(store: Store) -> None:
+    """One loss of one shrinks to 5/11, above the floor of 0.45; two of two to 5/12, below it."""
+    config = TradingConfig(
+        limits=LimitsConfig(seniority=SeniorityConfig(paper_caps=(0.05, 0.05, 0.05, 0.05))),
+        ares=AresConfig(expiry_minutes=600.0),
+        pipeline=PipelineConfig(tick_seconds=0.0),
+    )
+    desk = build_desk(store, config=config, cash=200_000.0)
+    sizes = []
+    for symbol in ("AAA", "BBB"):
+        price = desk.prices.last[symbol]
+        (trace,) = desk.pipeline.run([signal(symbol)])
+        sizes.append((round(trace.confidence or 0.0, 6), trace.position_pct))
+        desk.bar(symbol, price)
+        desk.bar(symbol, price * 0.9)
+        desk.pipeline.tick()
+    assert sizes == [(0.62, 0.02), (round(5 / 11, 6), 0.02)]
+    assert [trade.hit for trade in desk.store.trading.trades.list_trades()] == [False, False]
+    assert only(desk, signal("CCC")) == (Stage.PYTHIA, BindingConstraint.CONFIDENCE_BELOW_FLOOR)
+
+
+def test_a_drawdown_at_the_stages_limit_halts_once_and_at_that_tick(store: Store) -> None:
+    """A stage that ends at 5 % on 1,000 in cash of which half is in one stock: it halts when the stock has lost 10 %."""
+    rules = StageRules(
+        stage=MilestoneStage.SEED, from_equity=0.0, max_size=0.5, kill_drawdown=0.05, max_positions=3, max_tier=3
+    )
+    senior = SeniorityConfig(paper_caps=(0.5, 0.5, 0.5, 0.5))
+    config = TradingConfig(
+        milestones=MilestonesConfig(stages=(rules,)),
+        limits=LimitsConfig(seniority=senior),
+        pythia=PythiaConfig(cold_size=0.5),
+        ares=AresConfig(stop_loss=0.5, expiry_minutes=600.0),
+        pipeline=PipelineConfig(tick_seconds=0.0),
+    )
+    desk = build_desk(store, config=config, cash=1_000.0)
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    halted_at = []
+    for price in (99.0, 95.0, 92.0, 90.01, 90.0, 85.0, 80.0):
+        desk.bar("AAA", price)
+        desk.pipeline.tick()
+        if desk.pipeline.argus.halts():
+            halted_at.append(price)
+    assert halted_at == [90.0, 85.0, 80.0]
+    ordered = desk.rows("audit_log", event_type="trading.halted")
+    assert len(ordered) == 1
+    assert only(desk, signal("BBB")) == (Stage.LIMITS, BindingConstraint.HALTED)
+    # Another process sees it, and an operator lifts it: the drawdown counts from there.
+    elsewhere = desk.restart()
+    assert only(elsewhere, signal("BBB")) == (Stage.LIMITS, BindingConstraint.HALTED)
+    assert elsewhere.pipeline.resume(actor="operator")
+    assert not elsewhere.pipeline.resume(actor="operator")
+    desk.bar("AAA", 79.0)
+    desk.pipeline.tick()
+    assert desk.pipeline.argus.halts() == []
+    desk.bar("AAA", 71.0)
+    desk.pipeline.tick()
+    assert len(desk.pipeline.argus.halts()) == 1
+
+
+def test_a_halt_cancels_entries_that_wait_and_leaves_exits(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.run([signal("BBB")])
+    assert desk.pipeline.halt("lunch", actor="operator")
+    assert not desk.pipeline.halt("dinner", actor="operator")
+    desk.pipeline.tick()
+    assert {order.symbol for order in desk.broker.list_open_orders()} == {"AAA"}
+    desk.bar("BBB", 50.0)
+    desk.pipeline.tick()
+    assert desk.pipeline.argus.held == {"AAA": 5.0}
+    assert only(desk, signal("CCC")) == (Stage.LIMITS, BindingConstraint.HALTED)
+    voided = [row["voided"] for row in desk.rows("trades", symbol="BBB")]
+    assert voided == [True]
+
+
+def test_an_entry_that_waits_too_long_expires_and_frees_its_place(store: Store) -> None:
+    desk = build_desk(store, config=TradingConfig(pipeline=PipelineConfig(tick_seconds=0.0)))
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    desk.clock.advance(timedelta(minutes=119))
+    desk.pipeline.tick()
+    assert len(desk.pipeline.argus.view().open_symbols) == 1
+    desk.clock.advance(timedelta(minutes=1))
+    desk.pipeline.tick()
+    assert desk.pipeline.argus.view().open_symbols == ()
+    assert desk.broker.list_open_orders() == []
+    (stored,) = desk.pipeline.log.find_traces([trace.signal_id])
+    assert stored.status is PipelineStatus.EXPIRED
+    (again,) = desk.pipeline.run([signal("AAA")])
+    assert again.status is PipelineStatus.SUBMITTED
