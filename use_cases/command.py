@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,7 @@ from core.errors import AQFError
 
 if TYPE_CHECKING:
     from use_cases.base import StrategyUseCase
+    from use_cases.simulation import SimulationPlan
 
 Factory = Callable[[str], "StrategyUseCase"]
 _DATE = click.DateTime(["%Y-%m-%d"])
@@ -40,7 +42,7 @@ def build_command(build: Factory, summary: str) -> click.Command:
     @click.option("--from", "begin", type=_DATE, help="trade: first day.  [first with a packaged VIX]")
     @click.option("--until", "end", type=_DATE, help="trade: last day, before the seal.  [the last before the seal]")
     @click.option(
-        "--cash", type=click.FloatRange(1.0, 1e12), default=100_000.0, show_default=True, help="trade: to begin with."
+        "--cash", type=click.FloatRange(1.0, 1e12), default=250_000.0, show_default=True, help="trade: to begin with."
     )
     @click.option(
         "--proxy-vix", is_flag=True, help="trade: take realised volatility where no VIX is packaged; the report says so."
@@ -63,7 +65,9 @@ def build_command(build: Factory, summary: str) -> click.Command:
             if mode == "plan":
                 _plan(case, trials, seed, planner)
             else:
-                _trade(case, _utc(begin), _utc(end), cash, proxy_vix, out)
+                from use_cases.simulation import SimulationPlan
+
+                _trade(case, SimulationPlan(begin=_utc(begin), end=_utc(end), cash=cash, proxy_vix=proxy_vix), out)
         except AQFError as error:
             raise click.ClickException(str(error)) from error
 
@@ -94,3 +98,50 @@ def _plan(case: StrategyUseCase, trials: int, seed: int, planner: Literal["auto"
             on_event=lambda event: click.echo(f"  {event.message}", err=True),
         )
     click.echo(report.to_markdown())
+
+
+def _trade(case: StrategyUseCase, plan: SimulationPlan, out: Path | None) -> None:
+    from core.settings import Settings
+    from use_cases.simulation import report_folder, simulate
+
+    settings = Settings.load()
+    with _progress(f"trading {case.name}") as on_progress:
+        found = simulate(case, plan, settings, on_progress=on_progress)
+    page = found.report.save(out or report_folder(settings, case))
+    for note in found.report.notes:
+        click.echo(note)
+    stats = found.stats
+    click.echo(
+        f"{found.n_bars} bars, {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d}{', resumed' if found.resumed else ''}: "
+        f"{found.report.n_decisions} decisions, {found.report.n_ordered} orders, {stats.closed_trades} closed trades"
+        + (f", {stats.wins} with a gain" if stats.closed_trades else "")
+    )
+    for kill in found.report.kills:
+        click.echo(f"  {kill.n:5d}  {kill.killed_at_stage.value}: {kill.binding_constraint.value}")
+    if found.report.portfolio is not None:
+        equity = found.report.portfolio.equity
+        click.echo(f"equity {equity:,.2f}, {equity / plan.cash - 1.0:+.2%} of the beginning; worst drawdown "
+                   f"{stats.max_drawdown_pct or 0.0:.2%}")
+    click.echo(f"report: {page}")
+
+
+@contextmanager
+def _progress(message: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal, and a line for each tenth elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        click.echo(f"  {message}", err=True)
+
+        def tell(done: int, total: int) -> None:
+            if done * 10 // total > (done - 1) * 10 // total:
+                click.echo(f"  {done} of {total} bars", err=True)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("bars"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(message, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -7,13 +7,14 @@ the store of the settings is never touched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
 
 from core.errors import StoreError
 from core.settings import Settings, StoreKind
@@ -22,7 +23,7 @@ from core.store.gateway import Row
 from core.store.knowledge import PgKnowledgeBase
 from core.store.links import LinkSigner
 from core.store.migrations import apply_migrations
-from core.store.opening import Store, embedded_server
+from core.store.opening import Store, embedded_server, open_store
 from core.store.postgres import PostgresGateway, translated_errors
 from core.store.research import ResearchStore
 from core.store.trading import TradingStore
@@ -97,7 +98,7 @@ class Rehearsal:
     def __init__(self, settings: Settings) -> None:
         self._server = embedded_server(settings)
         try:
-            conninfo = _open_database(self._server.start())
+            conninfo = _open_database(self._server.start(), DATABASE)
             self.gateway = RehearsalGateway(conninfo)
             self.gateway.open()
         except BaseException:
@@ -133,16 +134,41 @@ class Rehearsal:
             yield self.store
 
 
-def _open_database(server: str) -> str:
-    """Return the connection string of the database to rehearse in, made and migrated where it is not there yet."""
+@contextmanager
+def side_store(settings: Settings, database: str) -> Iterator[Store]:
+    """Open a store of its own beside that of the settings, which it never touches: a database on the embedded server that lasts.
+
+    Parameters
+    ----------
+    settings : Settings
+        Whose home the embedded server lies in.
+    database : str
+        Name of the database; made where it is not there yet.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the server cannot be started.
+    """
+    server = embedded_server(settings)
+    try:
+        conninfo = _open_database(server.start(), database)
+        beside = {"store": "auto", "database_url": SecretStr(conninfo), "text_embedder": "hashed"}
+        supabase = dict.fromkeys(("supabase_url", "supabase_key", "supabase_db_url", "supabase_jwt_secret"))
+        with open_store(settings.model_copy(update={**beside, **supabase})) as store:
+            yield store
+    finally:
+        server.stop()
+
+
+def _open_database(server: str, name: str) -> str:
+    """Return the connection string of a database, made and migrated where it is not there yet."""
     with translated_errors(), psycopg.connect(server, autocommit=True) as connection:
-        there: Any = connection.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone()
+        there = connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone()
         if there is None:
-            # Another process may be doing the same: then the database is there, which is all that is wanted.
-            try:
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
-            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                there = True
-    conninfo = make_conninfo(server, dbname=DATABASE)
+            # Where another process makes it at the same time it is there, which is all that is wanted.
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    conninfo = make_conninfo(server, dbname=name)
     apply_migrations(conninfo)
     return conninfo
