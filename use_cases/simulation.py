@@ -267,7 +267,7 @@ def _reached(pipeline: Pipeline) -> datetime | None:
 def _notes(case: StrategyUseCase, dataset: str, market: PanelMarket, expectation: Expectation | None) -> tuple[str, ...]:
     promised = (
         f"Trades of the same rule brought {expectation.return_per_trade:+.2%} on average, net, in the five years before: that is "
-        "what each outcome is held against in `live_performance`."
+        "what each outcome is held against in the table live_performance."
         if expectation is not None
         else "The same rule told nothing in the years before, so there is no expectation to hold outcomes against."
     )

@@ -69,7 +69,7 @@ def draw_endings(counts: Mapping[str, int], *, title: str = "Where signals ended
     return to_png(figure)
 
 
-def draw_hit_rates(points: Sequence[RatePoint], *, title: str = "Hit rate by context: measured, and as it is used") -> bytes:
+def draw_hit_rates(points: Sequence[RatePoint], *, title: str = "Hit rates, measured and used") -> bytes:
     """Draw the measured hit rate of each context, and where shrinkage puts it.
 
     Parameters
