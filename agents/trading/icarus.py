@@ -76,8 +76,8 @@ class IcarusConfig:
     max_age: timedelta = timedelta(hours=168)
     routine_filings: tuple[str, ...] = (
         "10-K", "10-KT", "10-Q", "10-QT", "20-F", "40-F", "6-K", "11-K", "8-K/A", "10-K/A", "10-Q/A", "DEF 14A", "DEFA14A",
-        "DEFM14A", "PRE 14A", "ARS", "NT 10-K", "NT 10-Q", "3", "4", "5", "144", "S-8", "424B2", "424B3", "424B5", "FWP", "13F-HR",
-        "SC 13G", "SC 13G/A", "SCHEDULE 13G", "SCHEDULE 13G/A",
+        "DEFM14A", "PRE 14A", "ARS", "NT 10-K", "NT 10-Q", "3", "4", "5", "144", "S-8", "424B2", "424B3", "424B5", "FWP",
+        "13F-HR", "SC 13G", "SC 13G/A", "SCHEDULE 13G", "SCHEDULE 13G/A",
     )  # fmt: skip
     universe: frozenset[str] | None = None
     private_companies: tuple[str, ...] = PRIVATE_COMPANIES

@@ -117,13 +117,13 @@ def may_trade_real_money(
     tiers : mapping of str to SeniorityTier
         Tier by agent, as stored.
     agents : collection of str
-        Everyone on the ladder; one without a tier is not senior.
+        Everyone on the ladder; one without a tier is not senior. Whoever else has a tier must be senior too.
     arm_real_money : bool
         The setting `ARM_REAL_MONEY`; only True itself arms.
     paper_trading : bool
         The setting `paper_trading`; only False itself leaves paper.
     """
-    everyone_is_senior = bool(agents) and all(tiers.get(agent) is SeniorityTier.SENIOR for agent in agents)
+    everyone_is_senior = bool(agents) and all(tiers.get(agent) is SeniorityTier.SENIOR for agent in {*agents, *tiers})
     return everyone_is_senior and arm_real_money is True and paper_trading is False
 
 

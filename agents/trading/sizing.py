@@ -1,4 +1,4 @@
-"""How much of the equity to stake on what is believed: three rules behind one protocol.
+"""How much of the equity to stake on what is believed: four rules behind one protocol.
 
 Hides the formulas. Promises a fraction of equity in 0..`max_size`; 0 means: do not trade. Each rule takes one context or many
 at once, so that `aqf trade ab` measures the very code that sizes orders.
@@ -7,7 +7,7 @@ at once, so that `aqf trade ab` measures the very code that sizes orders.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy import special
 from agents.trading.learning import Estimate
 from core.errors import DataError
 from core.message import Message, refuse
-from core.types import Fraction, NotNegative, Positive
+from core.types import Count, Fraction, NotNegative, Positive
 
 FloatArray = NDArray[np.float64]
 
@@ -230,7 +230,41 @@ class KellySizing(Message):
         return np.asarray((evidence.n_closed > 0.0) & (gained + lost <= evidence.n_closed * self.extra_cost))
 
 
-SIZINGS: dict[str, Any] = {"ramp": RampSizing, "kelly": KellySizing, "fixed": FixedSizing}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbationSizing(Message):
+    """A small stake until a context has shown enough, and Kelly's from then on.
+
+    Parameters
+    ----------
+    trades : int, default=40
+        Closed trades of a context until which it is on probation.
+    stake : float, default=0.01
+        Share of equity during it, where Kelly would stake less.
+    kelly : KellySizing
+
+    Notes
+    -----
+    Only what is traded is learned from, so `KellySizing` alone never finds out about a context whose first few trades do not
+    prove an edge, which is nearly every one. The stake is the price of finding out; Pythia's floor ends a probation early.
+    """
+
+    trades: Count = 40
+    stake: Fraction = 0.01
+    kelly: KellySizing = field(default_factory=KellySizing)
+
+    @property
+    def name(self) -> str:
+        """The name `probation`."""
+        return "probation"
+
+    def size(self, evidence: Evidence) -> FloatArray:
+        """Return the shares of equity to stake, in the shape of the evidence; 0 after a probation that shows no edge."""
+        sized = self.kelly.size(evidence)
+        stake = min(self.stake, self.kelly.max_size)
+        return np.asarray(np.where(evidence.n_closed < self.trades, np.maximum(sized, stake), sized), dtype=np.float64)
+
+
+SIZINGS: dict[str, Any] = {"ramp": RampSizing, "kelly": KellySizing, "probation": ProbationSizing, "fixed": FixedSizing}
 
 
 def build_sizing(name: str) -> Sizing:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from agents.trading.ab import Interval
 
 
-@click.command(epilog="Example:  aqf trade ab --sizing ramp,kelly,fixed --accounts 1000 --seed 0")
+@click.command(epilog="Example:  aqf trade ab --sizing ramp,kelly,probation,fixed --accounts 1000 --seed 0")
 @click.option(
     "--sizing",
     "names",
-    default="ramp,kelly,fixed",
+    default="ramp,kelly,probation,fixed",
     show_default=True,
     help="Sizings; the first is what others are held against.",
 )

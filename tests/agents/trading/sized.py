@@ -1,4 +1,4 @@
-"""What the tests of sizing, limits and the ladder are made of: records of contexts, signals, and a log that says what it is told."""
+"""What the tests of sizing and limits are made of: records of contexts, signals, and a log that says what it is told."""
 
 from typing import Any
 

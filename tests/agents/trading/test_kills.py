@@ -81,7 +81,8 @@ def test_a_desk_that_is_killed_recovers(server: Server, store: Store, tmp_path: 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
-def test_a_desk_recovers_wherever_it_is_killed(server: Server, tmp_path: Path, n_points: int) -> None:
-    assert n_points >= 100
-    kills = sum(die_and_recover(server, tmp_path, point) for point in range(1, n_points + 1))
-    assert kills == n_points
+def test_a_desk_recovers_wherever_it_is_killed(server: Server, tmp_path: Path) -> None:
+    kills = 0
+    while die_and_recover(server, tmp_path, kills + 1):
+        kills += 1
+    assert kills >= 100

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from agents.trading.learning import PromotionGate
-from agents.trading.sizing import SIZINGS, Evidence, FixedSizing, KellySizing, RampSizing, Sizing, build_sizing
+from agents.trading.sizing import (
+    SIZINGS,
+    Evidence,
+    FixedSizing,
+    KellySizing,
+    ProbationSizing,
+    RampSizing,
+    Sizing,
+    build_sizing,
+)
 from core.errors import DataError
 from tests.agents.trading.sized import hit_rate
 
@@ -75,6 +84,15 @@ def test_the_edge_at_the_bound_decides_exactly() -> None:
         assert (size(KellySizing(), known) > 0.0) == above
 
 
+def test_a_context_on_probation_gets_a_small_stake_or_kellys_and_then_kellys_alone() -> None:
+    probation, kelly = ProbationSizing(), KellySizing()
+    assert size(kelly, evidence(39, 10)) == size(kelly, evidence(40, 10)) == 0.0
+    assert size(probation, evidence(39, 10)) == 0.01
+    assert size(probation, evidence(40, 10)) == 0.0
+    for n in (39, 40):
+        assert size(probation, evidence(n, 30)) == size(kelly, evidence(n, 30)) > 0.01
+
+
 def test_a_payoff_that_is_not_known_is_taken_as_one() -> None:
     only_wins = Evidence.of(PromotionGate().judge(hit_rate(5, 1.0, loss=None)))
     p = stats.beta(10, 5).ppf(0.35)
@@ -99,7 +117,8 @@ def test_every_size_is_within_its_cap(p: float, n: int, share: float, win: float
         mean_win=np.asarray(win),
         mean_loss=np.asarray(loss),
     )
-    for sizing in (RampSizing(max_size=most), KellySizing(max_size=most, extra_cost=0.001), FixedSizing(fraction=most)):
+    kelly = KellySizing(max_size=most, extra_cost=0.001)
+    for sizing in (RampSizing(max_size=most), kelly, ProbationSizing(kelly=kelly, stake=0.5), FixedSizing(fraction=most)):
         assert 0.0 <= size(sizing, known) <= most
 
 
@@ -154,7 +173,7 @@ def test_many_contexts_are_sized_as_each_alone() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: build_sizing("martingale"), "must be one of ramp, kelly, fixed"),
+        (lambda: build_sizing("martingale"), "must be one of ramp, kelly, probation, fixed"),
         (lambda: KellySizing(lower_quantile=0.51), r"`KellySizing\.lower_quantile` must be in \(0, 0\.5\]"),
         (lambda: KellySizing(fraction=1.5), r"`KellySizing\.fraction` must be a fraction"),
         (lambda: RampSizing(max_size=math.nan), r"`RampSizing\.max_size` must be a finite number"),

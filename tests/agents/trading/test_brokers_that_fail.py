@@ -1,0 +1,243 @@
+"""A broker that is away, silent or talks nonsense: never two orders, never a guess, and the symbol halts while nobody knows."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agents.brokers.broker import BrokerOrder, Execution, Leg
+from core.clock import FixedClock
+from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError
+from core.store.opening import Store
+from core.types import BindingConstraint, PipelineStatus, Side, Stage
+from tests.agents.trading.desk import NOW, Desk, bad_news, build_desk, paper_broker, signal
+
+
+class Moody:
+    """A paper broker that does what `moods` says before a call, after it, or instead of it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.before: dict[str, Exception] = {}
+        self.after: dict[str, Exception] = {}
+        self.instead: dict[str, Any] = {}
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            self.calls.append(name)
+            if name in self.before:
+                raise self.before[name]
+            if name in self.instead:
+                answer = self.instead[name]
+                return answer(*arguments) if callable(answer) else answer
+            result = found(*arguments, **more)
+            if name in self.after:
+                raise self.after[name]
+            return result
+
+        return call
+
+    def calm(self) -> None:
+        """Behave again."""
+        self.before, self.after, self.instead = {}, {}, {}
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    clock = FixedClock(NOW)
+    desk = build_desk(store, broker=Moody(paper_broker(store, clock)), clock=clock)
+    desk.pipeline.recover()
+    return desk
+
+
+SILENCE = BrokerOutcomeUnknownError("no answer")
+
+
+def scopes(desk: Desk) -> list[str]:
+    return [halt.scope for halt in desk.pipeline.argus.halts()]
+
+
+def n_orders(desk: Desk) -> int:
+    return len(desk.rows("paper_orders"))
+
+
+def test_a_broker_that_is_away_refuses_before_anything_is_written_down(desk: Desk) -> None:
+    for name in ("list_executions", "place_order", "list_open_orders"):
+        desk.broker.before[name] = BrokerUnavailableError("away")
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.ARES, BindingConstraint.BROKER_UNAVAILABLE)
+    assert desk.rows("order_intents") == []
+    desk.broker.calm()
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert trace.status is PipelineStatus.SUBMITTED
+
+
+def test_an_order_that_surely_did_not_arrive_is_refused_and_its_trade_counts_nowhere(desk: Desk) -> None:
+    desk.broker.before["place_order"] = BrokerUnavailableError("line cut")
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.ARES, BindingConstraint.BROKER_UNAVAILABLE)
+    assert [row["voided"] for row in desk.rows("trades")] == [True]
+    assert scopes(desk) == []
+    desk.broker.calm()
+    (again,) = desk.pipeline.run([signal("AAA")])
+    assert again.status is PipelineStatus.SUBMITTED
+
+
+def test_silence_after_an_order_that_arrived_is_cleared_up_by_asking(desk: Desk) -> None:
+    desk.broker.after["place_order"] = SILENCE
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert (trace.status, n_orders(desk), scopes(desk)) == (PipelineStatus.SUBMITTED, 1, [])
+    assert trace.order_id is not None
+
+
+def test_silence_after_an_order_that_did_not_arrive_is_a_refusal(desk: Desk) -> None:
+    desk.broker.before["place_order"] = SILENCE
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert (trace.binding_constraint, n_orders(desk)) == (BindingConstraint.BROKER_UNAVAILABLE, 0)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_lasting_silence_halts_the_symbol_until_the_broker_speaks(desk: Desk, arrived: bool) -> None:
+    (desk.broker.after if arrived else desk.broker.before)["place_order"] = SILENCE
+    desk.broker.before["find_order"] = SILENCE
+    (trace, other) = desk.pipeline.run([signal("AAA"), bad_news("BBB")])
+    assert (trace.status, other.status) == (PipelineStatus.UNKNOWN, PipelineStatus.KILLED)
+    assert scopes(desk) == ["symbol:AAA"]
+    desk.broker.before.pop("place_order", None)
+    desk.broker.after.pop("place_order", None)
+    (blocked, free) = desk.pipeline.run([signal("AAA"), signal("BBB")])
+    # One that arrived is seen among the broker's open orders, and then the order itself stands in the way.
+    assert blocked.binding_constraint is (BindingConstraint.TICKER_CAP if arrived else BindingConstraint.HALTED)
+    assert free.status is PipelineStatus.SUBMITTED
+    desk.broker.calm()
+    fresh = desk.restart()
+    fresh.pipeline.recover()
+    assert scopes(fresh) == []
+    assert n_orders(desk) == 1 + arrived
+    states = {row["status"] for row in desk.rows("order_intents", symbol="AAA", side="buy")}
+    assert states == ({"submitted"} if arrived else {"cancelled"})
+    (stored,) = fresh.pipeline.log.find_traces([trace.signal_id])
+    assert stored.status is (PipelineStatus.SUBMITTED if arrived else PipelineStatus.CANCELLED)
+
+
+def other_order(order: Any) -> BrokerOrder:
+    return BrokerOrder(
+        client_order_id=order.client_order_id,
+        order_id="7",
+        symbol="ZZZ",
+        side=order.side,
+        qty=order.qty,
+        status=PipelineStatus.SUBMITTED,
+    )
+
+
+NONSENSE: dict[str, Any] = {
+    "nothing": None,
+    "a text": "filled",
+    "another symbol": other_order,
+    "more shares": lambda order: replace(other_order(order), symbol=order.symbol, qty=order.qty + 1),
+    "a state of ours": lambda order: replace(other_order(order), symbol=order.symbol, status=PipelineStatus.CLOSED),
+}
+
+
+@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_about_an_order_is_not_believed(desk: Desk, answer: Any) -> None:
+    desk.broker.instead["place_order"] = answer if callable(answer) else lambda order: answer
+    desk.broker.before["find_order"] = BrokerError("more nonsense")
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert trace.status is PipelineStatus.UNKNOWN
+    assert scopes(desk) == ["symbol:AAA"]
+
+
+def execution(**changes: Any) -> Execution:
+    values: dict[str, Any] = {
+        "exec_id": "x-1",
+        "client_order_id": "a stranger",
+        "leg": Leg.ENTRY,
+        "symbol": "CCC",
+        "side": Side.BUY,
+        "qty": 1.0,
+        "price": 20.0,
+        "filled_at": NOW,
+    }
+    return Execution(**(values | changes))
+
+
+def test_an_execution_that_nobody_ordered_halts_its_symbol_and_counts_nowhere(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.broker.instead["list_executions"] = [execution()]
+    desk.pipeline.tick()
+    desk.pipeline.tick()
+    assert scopes(desk) == ["symbol:CCC"]
+    assert desk.rows("fills") == []
+
+
+def test_more_shares_than_ordered_are_not_counted_and_halt_the_symbol(desk: Desk) -> None:
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    (order,) = desk.rows("paper_orders")
+    mine = execution(client_order_id=order["client_order_id"], symbol="AAA", price=100.0)
+    desk.broker.instead["list_executions"] = [replace(mine, qty=5.0), replace(mine, exec_id="x-2", qty=1.0)]
+    desk.pipeline.tick()
+    assert [float(row["qty"]) for row in desk.rows("fills")] == [5.0]
+    assert scopes(desk) == ["symbol:AAA"]
+    (stored,) = desk.pipeline.log.find_traces([trace.signal_id])
+    assert stored.status is PipelineStatus.FILLED
+
+
+def test_an_execution_reported_twice_counts_once_and_with_other_figures_halts(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    (order,) = desk.rows("paper_orders")
+    mine = execution(client_order_id=order["client_order_id"], symbol="AAA", price=100.0, qty=2.0)
+    desk.broker.instead["list_executions"] = [mine, mine]
+    desk.pipeline.tick()
+    desk.pipeline.tick()
+    fresh = desk.restart()
+    fresh.pipeline.tick()
+    assert [float(row["qty"]) for row in desk.rows("fills")] == [2.0]
+
+
+def test_shares_that_the_fills_do_not_explain_halt_their_symbol_at_a_start(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    desk.broker.instead["list_positions"] = []
+    found = desk.restart().pipeline.recover()
+    assert found.mismatched == ("AAA",)
+    assert scopes(desk) == ["symbol:AAA"]
+
+
+def test_cash_that_no_fill_explains_is_money_paid_in_and_no_profit(desk: Desk) -> None:
+    account = desk.broker.inner.get_account()
+    desk.broker.instead["get_account"] = replace(account, cash=account.cash + 1_000.0)
+    fresh = desk.restart()
+    found = fresh.pipeline.recover()
+    assert found.valuation.equity == account.cash + 1_000.0
+    assert sorted(amount for _, amount in fresh.pipeline.log.list_cash_movements()) == [1_000.0, account.cash]
+    state = fresh.pipeline.argus.milestones.state
+    assert state is not None
+    assert state.milestone_origin == account.cash + 1_000.0
+
+
+def test_a_position_whose_exits_cannot_be_cancelled_is_not_sold_twice(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.broker.before["cancel_order"] = SILENCE
+    desk.pipeline.run([])
+    (trace,) = desk.pipeline.run([bad_news("AAA")])
+    assert trace.status is PipelineStatus.UNKNOWN
+    assert n_orders(desk) == 1
+    desk.broker.calm()
+    desk.clock.advance(timedelta(minutes=1))
+    desk.pipeline.tick()
+    assert n_orders(desk) == 2
+    assert scopes(desk) == []
+    desk.bar("AAA", 99.0)
+    desk.pipeline.tick()
+    assert desk.pipeline.argus.held == {}
+    assert [trade.exit_reason for trade in desk.store.trading.trades.list_trades()] == ["signal"]
