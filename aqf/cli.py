@@ -18,6 +18,7 @@ from aqf.commands.demo import demo
 from aqf.commands.doctor import doctor
 from aqf.commands.features import features
 from aqf.commands.research import plan, resume, runs, show
+from aqf.commands.trade import trade
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -39,10 +40,11 @@ def aqf() -> None:
     aqf demo                                       real research on twenty real stocks, in about a minute
     aqf plan "Is there a short-horizon reversal?"  a question of your own
     aqf data import prices.csv --name mine         data of your own
+    aqf trade --once                               let the trading agents decide on what waits, on paper
     """
 
 
-for command in (demo, plan, runs, show, resume, features, backtest, calibrate, data, db, doctor):
+for command in (demo, plan, runs, show, resume, features, backtest, trade, calibrate, data, db, doctor):
     aqf.add_command(command)
 
 

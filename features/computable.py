@@ -145,8 +145,8 @@ class Computable:
         missing = sorted(self.event_kinds - (frozenset() if found is None else found.kinds))
         if missing:
             raise MissingDataError(
-                f"the plugin {self.source.name} reads events of kind {', '.join(missing)}, and there are none here; save them "
-                "with `ResearchStore.save_events`, or call its `compute`, `check_feature` and `study` in Python with the events."
+                f"the plugin {self.source.name} reads events of kind {', '.join(missing)}, and there are none here; save "
+                "them with `ResearchStore.save_events`, or call its `compute`, `check_feature` and `study` with the events."
             )
         return found
 

@@ -2,8 +2,8 @@
 
     python scripts/write_replayed_news.py
 
-Suppliers, events and figures are made up; the tickers are real, so that prices exist to trade against. Times and words are drawn
-without a look at any price: whoever finds an edge in them has found chance.
+Suppliers, events and figures are made up; the tickers are real, so that prices exist to trade against. Times and words are
+drawn without a look at any price: whoever finds an edge in them has found chance.
 """
 
 import csv
@@ -16,7 +16,10 @@ import numpy as np
 TARGET = Path(__file__).resolve().parents[1] / "use_cases" / "supplier_disruption" / "replayed_news.csv"
 COLUMNS = ("kind", "occurred_at", "published_at", "ticker", "supplier", "category", "urgency", "headline", "summary")
 FIRST, LAST, A_YEAR = datetime(2008, 1, 1), datetime(2022, 12, 15), 60  # noqa: DTZ001
-TICKERS = "AAPL AMD BAC BBY CVX GE HD JNJ JPM KO LLY MRK MSFT PEP PFE PG RRC UNH WMT XOM".split()
+TICKERS = (
+    "AAPL", "AMD", "BAC", "BBY", "CVX", "GE", "HD", "JNJ", "JPM", "KO", "LLY", "MRK", "MSFT", "PEP", "PFE", "PG", "RRC", "UNH",
+    "WMT", "XOM",
+)  # fmt: skip
 SUPPLIERS = (
     "Fictive Harbor Castings",
     "Invented Basin Logistics",
@@ -77,10 +80,8 @@ def main() -> None:
         ticker, supplier = str(rng.choice(TICKERS)), str(rng.choice(SUPPLIERS))
         occurred = published - timedelta(hours=int(rng.integers(1, 72)))
         words = {"t": ticker, "s": supplier}
-        rows.append(
-            (kind, occurred.isoformat(), published.isoformat(), ticker, supplier, category, urgency)
-            + (headline.format(**words), summary)
-        )
+        about = (ticker, supplier, category, urgency)
+        rows.append((kind, occurred.isoformat(), published.isoformat(), *about, headline.format(**words), summary))
     with TARGET.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

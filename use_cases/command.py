@@ -85,7 +85,8 @@ def _plan(case: StrategyUseCase, trials: int, seed: int, planner: Literal["auto"
     with ResearchContext.from_settings() as context:
         stored = case.ingest(context)
         click.echo(
-            f"ingested {stored.name}: {stored.n_bars} bars x {len(stored.symbols)} symbols, sealed from {stored.sealed_from:%Y-%m-%d}"
+            f"ingested {stored.name}: {stored.n_bars} bars x {len(stored.symbols)} symbols, "
+            f"sealed from {stored.sealed_from:%Y-%m-%d}"
         )
         click.echo(f"labelled {case.label(context, stored)} bars with what came after them")
         values = case.compute_features(context.store.researcher.load_panel(stored))
@@ -120,8 +121,10 @@ def _trade(case: StrategyUseCase, plan: SimulationPlan, out: Path | None) -> Non
         click.echo(f"  {kill.n:5d}  {kill.killed_at_stage.value}: {kill.binding_constraint.value}")
     if found.report.portfolio is not None:
         equity = found.report.portfolio.equity
-        click.echo(f"equity {equity:,.2f}, {equity / plan.cash - 1.0:+.2%} of the beginning; worst drawdown "
-                   f"{stats.max_drawdown_pct or 0.0:.2%}")
+        click.echo(
+            f"equity {equity:,.2f}, {equity / plan.cash - 1.0:+.2%} of the beginning; worst drawdown "
+            f"{stats.max_drawdown_pct or 0.0:.2%}"
+        )
     click.echo(f"report: {page}")
 
 

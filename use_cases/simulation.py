@@ -1,7 +1,7 @@
 """Trading simulation of a use case: its signals, bar by bar, through the one pipeline, on a paper account of its own.
 
-Hides the store it keeps and how it goes on after a crash. Promises that no bar behind the seal is read, that what is known at the
-close of a bar is traded at the next, and that nothing of it touches the records of the real desk.
+Hides the store it keeps and how it goes on after a crash. Promises that no bar behind the seal is read, that what is known at
+the close of a bar is traded at the next, and that nothing of it touches the records of the real desk.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.research.runner import ResearchContext
 from agents.trading.ares import AresConfig
-from agents.trading.assembly import build_gates
 from agents.trading.context import TradingConfig, TradingContext
 from agents.trading.daily_report import DailyReport, build_daily_report
 from agents.trading.direction import is_negative
+from agents.trading.gates import build_gates
 from agents.trading.market_data import VIX
 from agents.trading.outcomes import Expectation
 from agents.trading.packaged_market import PanelMarket, load_packaged_market
@@ -45,7 +45,6 @@ _RECORD_BARS = 1260
 _HOLDING_BARS = 126
 _COST = 2 * 5e-4
 _A_BAR = timedelta(days=7)
-_SIGNAL_HOURS = 24.0 * 7
 
 OnProgress = Callable[[int, int], None]
 
@@ -129,8 +128,8 @@ def simulate(
         panel = research.store.researcher.load_panel(dataset)
     if plan.end is not None and plan.end >= dataset.sealed_from:
         raise DataError(
-            f"the simulation must end before {dataset.sealed_from:%Y-%m-%d}, where the sealed bars of {dataset.name} begin, was "
-            f"{plan.end:%Y-%m-%d}: whoever looks at what they would have earned has opened them."
+            f"the simulation must end before {dataset.sealed_from:%Y-%m-%d}, where the sealed bars of {dataset.name} begin, "
+            f"was {plan.end:%Y-%m-%d}: whoever looks at what they would have earned has opened them."
         )
     market = load_packaged_market(panel, proxy_vix=plan.proxy_vix)
     bars = _choose_bars(panel, market, plan)
@@ -178,7 +177,9 @@ def _choose_bars(panel: Panel, market: PanelMarket, plan: SimulationPlan) -> lis
             raise MissingDataError("no bar before the seal has a VIX: take `proxy_vix`, or another data set.")
     chosen = [at for at in times if at >= begin and (plan.end is None or at.date() <= plan.end.date())]
     if len(chosen) < MIN_BARS:
-        raise MissingDataError(f"a simulation needs at least {MIN_BARS} bars, from {begin:%Y-%m-%d} on there are {len(chosen)}.")
+        raise MissingDataError(
+            f"a simulation needs at least {MIN_BARS} bars, from {begin:%Y-%m-%d} on there are {len(chosen)}."
+        )
     return chosen
 
 
@@ -199,8 +200,9 @@ def _expect(case: StrategyUseCase, panel: Panel, begin: datetime) -> Expectation
     for bar in range(max(1, stop - _RECORD_BARS), stop):
         at, before = history.index[bar].to_pydatetime(), history.index[bar - 1].to_pydatetime()
         for signal in case.raw_signals(at, since=before, panel=history):
-            if not is_negative(signal) and signal.affected_tickers[0] in history.symbols:
-                returns.append(labels.returns[bar, history.symbols.index(signal.affected_tickers[0])])
+            ticker = signal.affected_tickers[0]
+            if not is_negative(signal) and ticker in history.symbols:
+                returns.append(labels.returns[bar, history.symbols.index(ticker)])
     known = np.array(returns)[np.isfinite(returns)] if returns else np.array([])
     if not len(known):
         return None
@@ -221,7 +223,7 @@ def _open_desk(
         store=store,
         broker=PaperBroker(store.trading.gateway, PaperConfig(initial_cash=plan.cash), clock),
         data=market,
-        gates=build_gates(store.trading, market, clock, FictitiousLists(clock)),
+        gates=build_gates(store.trading, market, FictitiousLists(clock), clock),
         clock=clock,
         sectors=SECTORS,
         sessions=BarSessions(bars),
@@ -266,16 +268,16 @@ def _reached(pipeline: Pipeline) -> datetime | None:
 
 def _notes(case: StrategyUseCase, dataset: str, market: PanelMarket, expectation: Expectation | None) -> tuple[str, ...]:
     promised = (
-        f"Trades of the same rule brought {expectation.return_per_trade:+.2%} on average, net, in the five years before: that is "
-        "what each outcome is held against in the table live_performance."
+        f"Trades of the same rule brought {expectation.return_per_trade:+.2%} on average, net, in the five years before: that "
+        "is what each outcome is held against in the table live_performance."
         if expectation is not None
         else "The same rule told nothing in the years before, so there is no expectation to hold outcomes against."
     )
     return (
         f"A simulation on {dataset} with a paper account; it ends before the sealed bars. It is no evidence of an edge: it was "
         "not counted as a trial.",
-        "Orders wait one bar at the last close; where only closes are known, an order meets one price a day and a stop is filled "
-        "at the close beyond it.",
+        "Orders wait one bar at the last close; where only closes are known, an order meets one price a day and a stop is "
+        "filled at the close beyond it.",
         "Names were screened against made-up sanctions lists.",
         promised,
         *market.notes,

@@ -168,8 +168,8 @@ def load_packaged_market(
         proxy, n_proxied = _fill_with_proxy(panel, known)
         indices.append(proxy)
         notes.append(
-            f"the VIX of {n_proxied} of {panel.n_bars} bars is a proxy: the realised volatility of the equal-weighted panel over "
-            f"{PROXY_WINDOW} bars, annualised, in points; it lags the true VIX and lies below it on most days."
+            f"the VIX of {n_proxied} of {panel.n_bars} bars is a proxy: the realised volatility of the equal-weighted panel "
+            f"over {PROXY_WINDOW} bars, annualised, in points; it lags the true VIX and lies below it on most days."
         )
     return PanelMarket([panel, *indices], config, notes=notes)
 

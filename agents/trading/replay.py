@@ -1,7 +1,7 @@
 """Replay: judges recorded rows one by one, each in a world of its own, and says where the verdict is not the expected one.
 
-Hides how that world is made. Promises that the same agents judge as in trading, in rule mode, on an empty paper account, by a system
-of trainees; that no row knows of another; and that nothing of it stays in the store.
+Hides how that world is made. Promises that the same agents judge as in trading, in rule mode, on an empty paper account, by a
+system of trainees; that no row knows of another; and that nothing of it stays in the store.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.brokers.paper import PaperBroker, PaperConfig
-from agents.trading.assembly import GateRules, build_gates
 from agents.trading.context import TradingConfig, TradingContext
-from agents.trading.gates import Gates
+from agents.trading.gates import Gates, build_gates
 from agents.trading.market_data import SECTOR_FUNDS, SP500, VIX, Bar, Quote
 from agents.trading.pipeline import build_pipeline
 from agents.trading.sanctions import FictitiousLists, ListSource
@@ -158,14 +157,12 @@ class ReplayRules:
     Parameters
     ----------
     trading : TradingConfig
-    gates : GateRules
     sizing : Sizing
     lists : callable
         Takes a clock and returns the sanctions lists; by default the made-up ones that ship.
     """
 
     trading: TradingConfig = field(default_factory=TradingConfig)
-    gates: GateRules = field(default_factory=GateRules)
     sizing: Sizing = field(default_factory=RampSizing)
     lists: Callable[[Clock], ListSource] = FictitiousLists
 
@@ -268,9 +265,7 @@ def confusion(judged: Iterable[Judged]) -> Counter[tuple[str, str]]:
     def end(stage: str, constraint: BindingConstraint | None) -> str:
         return stage if constraint is None else f"{stage} {constraint.value}"
 
-    return Counter(
-        (end(one.row.expected_stage, one.row.expected_constraint), end(one.stage, one.constraint)) for one in judged
-    )
+    return Counter((end(one.row.expected_stage, one.row.expected_constraint), end(one.stage, one.constraint)) for one in judged)
 
 
 class _RowClock:
@@ -287,12 +282,13 @@ class _RowClock:
 
 def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, rules: ReplayRules) -> Judged:
     market = RowMarket(row)
-    gates = build_gates(store.trading, market, clock, lists, rules.gates)
+    config = rules.trading
+    gates = build_gates(store.trading, market, lists, clock, icarus=config.icarus, hades=config.hades, artemis=config.artemis)
     if row.closed_trades:
         _preload(row, store, gates)
     broker = PaperBroker(store.trading.gateway, PaperConfig(initial_cash=row.equity), clock)
     context = TradingContext(
-        store=store, broker=broker, data=market, gates=gates, clock=clock, sizing=rules.sizing, config=rules.trading
+        store=store, broker=broker, data=market, gates=gates, clock=clock, sizing=rules.sizing, config=config
     )
     (trace,) = build_pipeline(context).run([_as_json(row)])
     if trace.killed_at_stage is not None:
@@ -342,7 +338,9 @@ def _preload(row: ReplayRow, store: Store, gates: Gates) -> None:
 
 
 def _as_json(row: ReplayRow) -> dict[str, Any]:
-    signal: dict[str, Any] = {name: row.signal[name] for name in ("signal_id", "headline", "published_at", "category", "severity")}
+    signal: dict[str, Any] = {
+        name: row.signal[name] for name in ("signal_id", "headline", "published_at", "category", "severity")
+    }
     signal |= {"summary": row.signal["summary"], "affected_tickers": list(row.tickers)}
     if row.signal["supplier"].strip():
         signal["supplier"] = row.signal["supplier"].strip()

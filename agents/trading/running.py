@@ -1,12 +1,11 @@
-"""Rounds: let time pass at the paper broker, bring the book up to date, decide on what is new; and again while the exchange is open.
+"""Rounds: let time pass at the paper broker, bring the book up to date, decide on what is new, while the exchange is open.
 
-Hides in which order that is done. Promises that a signal is closed in the store only after it was decided, so that a crash in between
-brings it back, and that nothing is decided while the exchange is closed.
+Hides in which order that is done. Promises that nothing is decided while the exchange is closed, and that a round which a
+crash cut short is made up for by the next.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,18 +16,9 @@ from agents.trading.argus import Valuation
 from agents.trading.market_data import Bar, MarketData
 from agents.trading.pipeline import Pipeline
 from core.clock import Clock
-from core.types import DecisionTrace, RawSignal
-
-_log = logging.getLogger(__name__)
+from core.types import DecisionTrace
 
 _BARS_BACK = 10
-
-
-class SignalSource(Protocol):
-    """Where new signals come from: Icarus, which claims them from the store."""
-
-    def scan(self, worker: str) -> list[RawSignal]:
-        """Claim the oldest open signals for a worker."""
 
 
 class OpeningHours(Protocol):
@@ -59,13 +49,12 @@ class Round:
     valuation: Valuation
 
 
-def run_round(pipeline: Pipeline, source: SignalSource, worker: str) -> Round:
-    """Do one round.
+def run_round(pipeline: Pipeline, worker: str) -> Round:
+    """Do one round: until no signal waits in the store.
 
     Parameters
     ----------
     pipeline : Pipeline
-    source : SignalSource
     worker : str
         Name under which signals are claimed.
 
@@ -81,11 +70,9 @@ def run_round(pipeline: Pipeline, source: SignalSource, worker: str) -> Round:
         feed_broker(context.broker, context.data, now, _concerned(pipeline))
     valuation = pipeline.tick()
     traces: list[DecisionTrace] = []
-    while signals := source.scan(worker):
-        traces += pipeline.run(signals)
-        context.store.trading.consume_signals(worker, [signal.signal_id for signal in signals])
-        valuation = pipeline.argus.valuation or valuation
-    return Round(at=now, traces=tuple(traces), valuation=valuation)
+    while decided := pipeline.work(worker):
+        traces += decided
+    return Round(at=now, traces=tuple(traces), valuation=pipeline.argus.valuation or valuation)
 
 
 def run_rounds(

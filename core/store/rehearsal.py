@@ -1,7 +1,7 @@
 """A store to rehearse in: real tables and real functions, in a database of its own, and everything that is done is undone.
 
-Hides the database and its transactions. Promises that each rehearsal begins with empty tables and leaves nothing behind, and that
-the store of the settings is never touched.
+Hides the database and its transactions. Promises that each rehearsal begins with empty tables and leaves nothing behind, and
+that the store of the settings is never touched.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class RehearsalGateway(PostgresGateway):
 
     Notes
     -----
-    A verb that the database refuses ends the rehearsal: whatever comes after it in the same one is refused as well. For one thread
-    at a time.
+    A verb that the database refuses ends the rehearsal: whatever comes after it in the same one is refused as well. For one
+    thread at a time.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -136,7 +136,7 @@ class Rehearsal:
 
 @contextmanager
 def side_store(settings: Settings, database: str) -> Iterator[Store]:
-    """Open a store of its own beside that of the settings, which it never touches: a database on the embedded server that lasts.
+    """Open a store beside that of the settings, which it never touches: a database of its own on the embedded server.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ class EquityMomentum(StrategyUseCase):
         )
 
     def raw_signals(self, as_of: datetime, *, since: datetime | None = None, panel: Panel | None = None) -> list[RawSignal]:
-        """Return, at the first bar of a week, the leaders of the ranking by `momentum_12_1`, and who has fallen out of its better half.
+        """Return, at the first bar of a week, the leaders by `momentum_12_1` and who fell out of the better half.
 
         Parameters
         ----------
