@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from agents.brokers.broker import Order
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.context import TradingConfig, TradingContext
 from agents.trading.gates import Gates, build_gates
@@ -33,7 +34,7 @@ from core.types import (
     DecisionTrace,
     Fraction,
     Identifier,
-    NotNegative,
+    Positive,
     SignalCategory,
     Stage,
     context_key,
@@ -85,7 +86,7 @@ class ReplayRow(Message):
     vix: float | None = None
     sp500_1m_return: float | None = None
     price: float | None = None
-    equity: NotNegative
+    equity: Positive
     hit_rate: Fraction = 0.0
     closed_trades: Count = 0
     expected_stage: Identifier
@@ -121,11 +122,14 @@ class Judged:
     trace : DecisionTrace
     stage : str
         The stage that refused, `FILLED`, or the state of an order that was not filled.
+    order : Order, optional
+        What was sent to the broker.
     """
 
     row: ReplayRow
     trace: DecisionTrace
     stage: str
+    order: Order | None = None
 
     @property
     def constraint(self) -> BindingConstraint | None:
@@ -144,6 +148,7 @@ class Judged:
             **self.trace.to_dict(),
             "line": self.row.line,
             "stage": self.stage,
+            "order": None if self.order is None else self.order.to_dict(),
             "expected_stage": self.row.expected_stage,
             "expected_constraint": None if expected is None else expected.value,
             "matches": self.matches,
@@ -290,13 +295,15 @@ def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, ru
     context = TradingContext(
         store=store, broker=broker, data=market, gates=gates, clock=clock, sizing=rules.sizing, config=config
     )
-    (trace,) = build_pipeline(context).run([_as_json(row)])
+    pipeline = build_pipeline(context)
+    (trace,) = pipeline.run([_as_json(row)])
     if trace.killed_at_stage is not None:
         return Judged(row=row, trace=trace, stage=trace.killed_at_stage.value)
+    orders = [Order.from_dict(sent.payload["order"]) for sent in pipeline.log.list_open_orders() if "order" in sent.payload]
     assert clock.row is not None
     at = clock.row.advance(timedelta(minutes=1))
     fills = broker.on_bar(_flat_bar(trace.symbol or "", at, row.price or math.nan))
-    return Judged(row=row, trace=trace, stage=FILLED if fills else trace.status.value)
+    return Judged(row=row, trace=trace, stage=FILLED if fills else trace.status.value, order=orders[0] if orders else None)
 
 
 def _preload(row: ReplayRow, store: Store, gates: Gates) -> None:

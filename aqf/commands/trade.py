@@ -66,6 +66,13 @@ Examples:
     show_default=True,
     help="Minutes an entry waits.",
 )
+@click.option(
+    "--cash",
+    type=click.FloatRange(0, 1e12, min_open=True),
+    default=100_000.0,
+    show_default=True,
+    help="Of a new paper account.",
+)
 @click.option("--webhook", help="Address that changes of state are posted to.")
 @click.option("--rules", "rule_mode", is_flag=True, help="Ask no model, even where one is configured.")
 @as_json
@@ -82,6 +89,7 @@ def trade(
     fictitious_lists: bool,
     sizing: str,
     expiry_minutes: float,
+    cash: float,
     webhook: str | None,
     rule_mode: bool,
     as_json: bool,
@@ -107,6 +115,7 @@ def trade(
                 sizing=sizing,
                 rule_mode=rule_mode,
                 expiry_minutes=expiry_minutes,
+                cash=cash,
                 webhook=webhook,
                 calendar=calendar,
             )
@@ -142,10 +151,12 @@ def _open_desk(
     sizing: str,
     rule_mode: bool,
     expiry_minutes: float,
+    cash: float,
     webhook: str | None,
     calendar: str,
 ) -> tuple[Callable[[], Round], Clock, ExchangeSessions]:
     """Open store, broker and pipeline, and return what does one round, the clock and the exchange's hours."""
+    from agents.brokers.paper import PaperConfig
     from agents.trading.alerts import Alerts, AlertsConfig, build_channels
     from agents.trading.ares import AresConfig
     from agents.trading.context import TradingConfig, TradingContext, find_lists
@@ -168,6 +179,7 @@ def _open_desk(
             data=_open_market(stack, data, clock),
             lists=FictitiousLists(clock) if fictitious_lists else source,
             clock=clock,
+            paper=PaperConfig(initial_cash=cash),
             config=TradingConfig(ares=AresConfig(expiry_minutes=expiry_minutes)),
             rule_mode=rule_mode,
             sizing=build_sizing(sizing),
@@ -250,13 +262,13 @@ def replay(click_context: click.Context, file: Path, lists: Path | None, sizing:
     from agents.trading.sanctions import FictitiousLists, SanctionsFiles
     from agents.trading.sizing import build_sizing
     from core.settings import Settings
-    from core.store.rehearsal import Rehearsal
+    from core.store.rehearsal import open_rehearsal
 
     rows = read_replay(file)
     source = FictitiousLists if lists is None else lambda clock: SanctionsFiles(find_lists(lists))
     rules = ReplayRules(sizing=build_sizing(sizing), lists=source)
     judged: list[Judged] = []
-    with screen.counting("judging", "rows", quiet=as_json) as on_progress, Rehearsal(Settings.load()) as rehearsal:
+    with screen.counting("judging", "rows", quiet=as_json) as on_progress, open_rehearsal(Settings.load()) as rehearsal:
         for one in run_replay(rows, rehearsal, rules):
             judged.append(one)
             on_progress(len(judged), len(rows))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Self
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -87,51 +86,55 @@ class Rehearsal:
 
     Parameters
     ----------
-    settings : Settings
-        Whose home the embedded server lies in; whatever store they choose is left alone.
-
-    Attributes
-    ----------
-    store : Store
+    gateway : RehearsalGateway
+        Open; closed by whoever opened it.
+    home : Path
+        Folder of artifacts, which no rehearsal writes.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._server = embedded_server(settings)
-        try:
-            conninfo = _open_database(self._server.start(), DATABASE)
-            self.gateway = RehearsalGateway(conninfo)
-            self.gateway.open()
-        except BaseException:
-            self._server.stop()
-            raise
-        research, trading = ResearchStore(self.gateway), TradingStore(self.gateway)
-        links = LinkSigner(settings.home / "artifact-links.key")
-        self.store = Store(
+    def __init__(self, gateway: RehearsalGateway, home: Path) -> None:
+        self._gateway = gateway
+        research, trading, links = ResearchStore(gateway), TradingStore(gateway), LinkSigner(home / "artifact-links.key")
+        self._store = Store(
             kind=StoreKind.EMBEDDED,
-            conninfo=conninfo,
+            conninfo=gateway.conninfo,
             service=research,
             researcher=research,
             trading=trading,
             trade_log=trading.trades,
-            knowledge=PgKnowledgeBase(self.gateway, HashedNgramEmbedder()),
-            artifacts=FileArtifactStore(settings.home / "artifacts", links),
+            knowledge=PgKnowledgeBase(gateway, HashedNgramEmbedder()),
+            artifacts=FileArtifactStore(home / "artifacts", links),
             links=links,
             migrated=[],
-            _gateways=(self.gateway,),
-            _server=self._server,
+            _gateways=(),
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.store.close()
 
     @contextmanager
     def undone(self) -> Iterator[Store]:
         """Lend the store for one rehearsal, with empty tables."""
-        with self.gateway.undone():
-            yield self.store
+        with self._gateway.undone():
+            yield self._store
+
+
+@contextmanager
+def open_rehearsal(settings: Settings) -> Iterator[Rehearsal]:
+    """Open a store to rehearse in, on the embedded server; whatever store the settings choose is left alone.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the server cannot be started.
+    """
+    server = embedded_server(settings)
+    try:
+        gateway = RehearsalGateway(_open_database(server.start(), DATABASE))
+        gateway.open()
+        try:
+            yield Rehearsal(gateway, settings.home)
+        finally:
+            gateway.close()
+    finally:
+        server.stop()
 
 
 @contextmanager
