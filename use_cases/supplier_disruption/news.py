@@ -71,11 +71,15 @@ class NewsItem(Message):
         if self.published_at < self.occurred_at:
             raise refuse(self, "published_at", "at or after `occurred_at`", self.published_at)
 
+    @property
+    def news_id(self) -> str:
+        """Its identity: a UUID of when, about whom and what."""
+        return str(uuid5(_NAMES, f"{self.published_at.isoformat()}|{self.ticker}|{self.headline}"))
+
     def to_signal(self) -> RawSignal:
         """Return it as the traders get it."""
-        key = f"{self.published_at.isoformat()}|{self.ticker}|{self.headline}"
         return RawSignal(
-            signal_id=str(uuid5(_NAMES, key)),
+            signal_id=self.news_id,
             headline=self.headline,
             summary=self.summary,
             published_at=self.published_at,
@@ -105,7 +109,7 @@ class NewsArchive:
                 symbol=item.ticker,
                 occurred_at=item.occurred_at,
                 known_at=item.published_at,
-                payload={"headline": item.headline, "supplier": item.supplier, "severity": item.severity.rank + 1},
+                payload={"news_id": item.news_id, "headline": item.headline, "severity": item.severity.rank + 1},
             )
             for item in self.items
             if item.category in _EVENT_KINDS and item.ticker in symbols
