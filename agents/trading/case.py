@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from agents.brokers.asking import Sent
 from agents.trading.ares import OrderPlan
@@ -116,7 +116,8 @@ class Case:
     def build_trace(self, now: datetime) -> DecisionTrace:
         """Return the record of its way so far; `signal_id` is the store's."""
         refusal, cut = self.refusal, None if self.decision is None else self.decision.constraint
-        name = f"{self.signal.signal_id}|{now.isoformat()}" if self.duplicate else self.signal.signal_id
+        # A signal has one trace by its identity; that it came again is news each time.
+        name = str(uuid4()) if self.duplicate else self.signal.signal_id
         return DecisionTrace(
             trace_id=str(uuid5(_TRACE_NAMES, name)),
             signal_id=self.signal.signal_id,

@@ -134,10 +134,14 @@ class Experience:
         StoreError
             When the store refused or cannot be reached: nothing was minted then.
         """
+        entries = self.entries(trade, agents, streak=streak)
+        return self._store.mint_exp(entries) if entries else 0
+
+    def entries(self, trade: Trade, agents: Iterable[str], *, streak: int) -> list[ExpEntry]:
+        """Return what a trade is worth for each agent, for who mints several trades at once; nothing if it does not count."""
         if not counts(trade):
-            return 0
+            return []
         exp = trade_exp(trade, streak, self.config)
-        entries = [
+        return [
             ExpEntry(agent_name=agent, event_type=EVENT, source_ref=trade.trade_id, exp=exp) for agent in sorted(set(agents))
         ]
-        return self._store.mint_exp(entries) if entries else 0

@@ -16,9 +16,11 @@ from agents.trading.context import Alerting, PipelineConfig
 from agents.trading.hit_rates import RememberingTradeLog
 from agents.trading.outcomes import OutcomeResolver
 from agents.trading.reconciliation import Reconciler, Synced
+from agents.trading.seniority import Ladder, system_tier
 from core.clock import Clock
 from core.errors import BrokerError, ConfigurationError, DataError
 from core.store.decisions import ALL, DecisionLog, symbol_scope
+from core.store.trading_records import SeniorityTier
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Housekeeping:
     outcomes : OutcomeResolver
     argus : Argus
     trade_log : RememberingTradeLog
+    ladder : Ladder
     config : PipelineConfig
     clock : Clock
     alerts : Alerting, optional
@@ -72,6 +75,7 @@ class Housekeeping:
         outcomes: OutcomeResolver,
         argus: Argus,
         trade_log: RememberingTradeLog,
+        ladder: Ladder,
         config: PipelineConfig,
         clock: Clock,
         alerts: Alerting | None = None,
@@ -82,10 +86,12 @@ class Housekeeping:
         self.outcomes = outcomes
         self.argus = argus
         self.trade_log = trade_log
+        self.ladder = ladder
         self.config = config
         self.clock = clock
         self.alerts = alerts
         self.synced = Synced(reachable=False, reason="the broker was not asked yet")
+        self.tier = SeniorityTier.TRAINEE
         self._recovered = False
         self._ticked_at: datetime | None = None
 
@@ -148,6 +154,7 @@ class Housekeeping:
     def _value(self, now: datetime) -> Valuation:
         self.argus.reload(now)
         valuation = self.argus.mark(now)
+        self.tier = system_tier(self.ladder.tiers(), self.ladder.config.agents)
         self._ticked_at = now
         halts = self.argus.halts()
         if halts and self.synced.reachable:

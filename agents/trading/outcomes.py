@@ -16,7 +16,7 @@ from datetime import datetime
 from agents.brokers.broker import Leg, exit_ids
 from agents.trading.experience import Experience, win_streak
 from agents.trading.seniority import Ladder, find_participants
-from core.errors import ChatModelError, MissingDataError, StoreConflictError
+from core.errors import ChatModelError, StoreConflictError
 from core.store.decisions import DecisionBatch, DecisionLog, OrderStatus
 from core.store.event_records import LivePerformance
 from core.store.knowledge import KnowledgeBase
@@ -29,6 +29,7 @@ from core.types import DecisionTrace, PipelineStatus
 _log = logging.getLogger(__name__)
 
 _DUST = 1e-9
+_BUYING = (PipelineStatus.PENDING, PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED, PipelineStatus.UNKNOWN)
 BY_DECISION = "signal"
 """Exit reason of a position that a negative signal closed."""
 
@@ -99,49 +100,58 @@ class OutcomeResolver:
         StoreError
             If an outcome cannot be written down; the next call goes on where this one stopped.
         """
-        self._end_exits()
         open_trades = [trade for trade in self.store.trades.list_trades(open_only=True) if trade.qty > 0.0]
-        closed = [done for symbol in sorted({trade.symbol for trade in open_trades}) for done in self._close_symbol(symbol)]
-        if closed:
-            self._end_exits()
+        exits = self._exits(open_trades)
+        if exits:
+            self.log.record(DecisionBatch(exits=exits))
+            self.store.trades.refresh_hit_rates()
+        self._end_exits()
         self.settle(now)
-        return closed
+        done = {item.trade_id for item in exits}
+        return [trade for trade in open_trades if trade.trade_id in done]
 
     # Closing
 
-    def _close_symbol(self, symbol: str) -> list[Trade]:
-        trades = [trade for trade in self.store.trades.list_trades(symbol=symbol) if trade.qty > 0.0]
-        entries = self.log.find_orders([trade.client_order_id for trade in trades if trade.hit is None])
-        closed = []
-        for trade, slices in self._allocate(symbol, trades):
-            entry = entries.get(trade.client_order_id)
-            still_buying = entry is not None and entry.status in (PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED)
-            if trade.hit is not None or still_buying or math.fsum(item.qty for item in slices) < trade.qty - _DUST:
-                continue
-            closed.append(self.store.trades.close_trade(_exit(trade, slices)))
-        return closed
+    def _exits(self, open_trades: Sequence[Trade]) -> list[TradeExit]:
+        """Return how each trade ended whose shares were all sold and that buys no more."""
+        if not open_trades:
+            return []
+        entries = self.log.find_orders([trade.client_order_id for trade in open_trades])
+        buying = {name for name, entry in entries.items() if entry.status in _BUYING}
+        exits = []
+        for trade, slices in self._allocate(open_trades):
+            if trade.client_order_id not in buying and math.fsum(item.qty for item in slices) >= trade.qty - _DUST:
+                exits.append(_exit(trade, slices))
+        return exits
 
-    def _allocate(self, symbol: str, trades: Sequence[Trade]) -> list[tuple[Trade, list[_Slice]]]:
-        """Give each trade the fills of its own exits, then what decisions sold, first in first out."""
+    def _allocate(self, open_trades: Sequence[Trade]) -> list[tuple[Trade, list[_Slice]]]:
+        """Give each trade the fills of its own exits, then what decisions sold of its symbol, first in first out."""
+        sales = self.log.list_sales([trade.symbol for trade in open_trades])
+        # What was sold went to the oldest trades first, closed ones included.
+        sold = sorted(set(sales.values()))
+        trades = [trade for trade in open_trades if trade.symbol not in sold]
+        trades += [trade for symbol in sold for trade in self.store.trades.list_trades(symbol=symbol) if trade.qty > 0.0]
         legs = {
             identity: (trade.trade_id, leg.value)
             for trade in trades
             for leg, identity in exit_ids(trade.client_order_id).items()
         }
         given: dict[str, list[_Slice]] = {trade.trade_id: [] for trade in trades}
-        for fill in self.log.list_fills(sorted(legs)):
-            trade_id, reason = legs[fill.client_order_id]
-            given[trade_id].append(_Slice(fill=fill, qty=fill.qty, reason=reason))
+        fills = self.log.list_fills([*legs, *sales])
+        for fill in fills:
+            if fill.client_order_id in legs:
+                trade_id, reason = legs[fill.client_order_id]
+                given[trade_id].append(_Slice(fill=fill, qty=fill.qty, reason=reason))
         missing = {trade.trade_id: trade.qty - math.fsum(item.qty for item in given[trade.trade_id]) for trade in trades}
-        for fill in self.log.list_fills(self.log.list_sells(symbol)):
-            left = fill.qty
+        for fill in fills:
+            left = fill.qty if fill.client_order_id in sales else 0.0
             for trade in trades:
                 part = min(left, missing[trade.trade_id])
-                if part > _DUST:
+                if part > _DUST and trade.symbol == sales[fill.client_order_id]:
                     given[trade.trade_id].append(_Slice(fill=fill, qty=part, reason=BY_DECISION))
                     missing[trade.trade_id] -= part
                     left -= part
-        return [(trade, given[trade.trade_id]) for trade in trades]
+        return [(trade, given[trade.trade_id]) for trade in trades if trade.hit is None]
 
     def _end_exits(self) -> None:
         """End the exits of trades that are over, and of entries that ended without a share."""
@@ -170,41 +180,41 @@ class OutcomeResolver:
         if not waiting:
             return
         traces = {trace.signal_id: trace for trace in self._traces(waiting)}
+        decided = [(trade, traces[trade.signal_id]) for trade in waiting if trade.signal_id in traces]
+        self._remember(decided)
         passed = find_participants(self.store, waiting)
+        record = self.store.trades.list_trades()
+        earned = []
         for trade in waiting:
-            trace = None if trade.signal_id is None else traces.get(trade.signal_id)
-            if trace is not None:
-                self._remember(trade, trace)
             self._compare(trade)
-            record = [item for item in self.store.trades.list_trades() if _ended_by(item, trade)]
-            self.experience.mint(trade, passed.get(trade.trade_id, frozenset()), streak=win_streak(record))
+            streak = win_streak([item for item in record if _ended_by(item, trade)])
+            earned += self.experience.entries(trade, passed.get(trade.trade_id, frozenset()), streak=streak)
+        self.store.mint_exp(earned)
         self.ladder.judge()
-        for trade in waiting:
-            self.log.settle(trade.trade_id, now)
+        self.log.settle([trade.trade_id for trade in waiting], now)
 
     def _traces(self, trades: Iterable[Trade]) -> list[DecisionTrace]:
         closed = self.log.find_traces([trade.signal_id for trade in trades if trade.signal_id is not None])
         return [trace for trace in closed if trace.status is PipelineStatus.CLOSED]
 
-    def _remember(self, trade: Trade, trace: DecisionTrace) -> None:
-        if self.knowledge is None or trade.closed_at is None:
+    def _remember(self, decided: Sequence[tuple[Trade, DecisionTrace]]) -> None:
+        """Keep decisions with their outcomes; saving a document again keeps the outcome it has."""
+        if self.knowledge is None or not decided:
             return
-        values = {
-            "trade_id": trade.trade_id,
-            "hit": trade.hit,
-            "pnl_pct": trade.pnl_pct,
-            "net_pnl_pct": trade.net_pnl_pct,
-            "exit_reason": trade.exit_reason,
-        }
-        outcome = DocumentOutcome(values=values, known_at=trade.closed_at)
         try:
-            try:
-                self.knowledge.record_outcome(trace.trace_id, outcome)
-            except MissingDataError:  # the process died, or the embedder failed, between the order and its document
-                self.knowledge.save_documents([decision_document(trace, trade)])
-                self.knowledge.record_outcome(trace.trace_id, outcome)
+            self.knowledge.save_documents([decision_document(trace, trade) for trade, trace in decided])
+            for trade, trace in decided:
+                assert trade.closed_at is not None
+                values = {
+                    "trade_id": trade.trade_id,
+                    "hit": trade.hit,
+                    "pnl_pct": trade.pnl_pct,
+                    "net_pnl_pct": trade.net_pnl_pct,
+                    "exit_reason": trade.exit_reason,
+                }
+                self.knowledge.record_outcome(trace.trace_id, DocumentOutcome(values=values, known_at=trade.closed_at))
         except ChatModelError as error:
-            _log.warning("the knowledge base does not know the outcome of trade %s: %s", trade.trade_id, error)
+            _log.warning("the knowledge base does not know the outcome of %d trades: %s", len(decided), error)
 
     def _compare(self, trade: Trade) -> None:
         if self.expectation is None or self.research is None or trade.closed_at is None or trade.net_pnl_pct is None:

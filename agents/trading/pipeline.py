@@ -43,7 +43,7 @@ from agents.trading.milestones import Milestones, StageRules
 from agents.trading.outcomes import OutcomeResolver
 from agents.trading.pythia import Pythia
 from agents.trading.reconciliation import Reconciler, order_statuses
-from agents.trading.seniority import Ladder, system_tier
+from agents.trading.seniority import Ladder
 from agents.trading.zeus import Verdict, Zeus
 from core.errors import ChatModelError, StoreConflictError
 from core.store.decisions import ALL, DecisionBatch, DecisionLog, Screened, symbol_scope
@@ -165,6 +165,7 @@ class Pipeline:
             ),
             argus=self.argus,
             trade_log=self.trade_log,
+            ladder=self.ladder,
             config=config.pipeline,
             clock=context.clock,
             alerts=context.alerts,
@@ -563,7 +564,7 @@ class Pipeline:
                 self.context.gates.icarus.learn(case.signal, rejected, batch.now)
 
     def _tier(self) -> SeniorityTier:
-        return system_tier(self.ladder.tiers(), self.context.config.limits.seniority.agents)
+        return self.housekeeping.tier
 
 
 def _node(name: str, work: Callable[[Batch], None]) -> _Node:

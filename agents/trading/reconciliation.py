@@ -158,9 +158,16 @@ class Reconciler:
         wanted = [item for item in fresh.values() if item.exec_id not in known]
         ours = [item for item in wanted if self._is_ours(item, orders, now)]
         counted = self._record(ours, orders, now)
+        self._end_entries_of({str(orders[item.client_order_id].payload.get("parent", "")) for item in ours} - {""})
         self._seen |= set(fresh)
         self._watermark = max(item.filled_at for item in reported)
         return counted
+
+    def _end_entries_of(self, parents: set[str]) -> None:
+        """End what still buys of a position that its exit has begun to close."""
+        for name, entry in self.log.find_orders(sorted(parents)).items():
+            if entry.status in _LIVE:
+                cancel(self.broker, name)
 
     def _is_ours(self, item: Execution, orders: dict[str, OpenOrder], now: datetime) -> bool:
         order = orders.get(item.client_order_id)

@@ -229,9 +229,7 @@ class Ladder:
         places = [place_agent(agent, measure_record(credited[agent]), self.config) for agent in sorted(self.config.agents)]
         if self._store is not None:
             stored = {place.agent_name: place for place in self._store.list_seniority()}
-            for place in places:
-                if stored.get(place.agent_name) != place:
-                    self._store.save_seniority(place)
+            self._store.save_seniorities([place for place in places if stored.get(place.agent_name) != place])
         return places
 
     def tiers(self) -> dict[str, SeniorityTier]:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from core.message import Message, Rule
 from core.store.gateway import Gateway, Row
-from core.store.trading_records import Fill, NewTrade, OrderIntent, Trade, check_json, read_message
+from core.store.trading_records import Fill, NewTrade, OrderIntent, Trade, TradeExit, check_json, read_message
 from core.types import DecisionTrace, FilteredSignal, Identifier, PipelineStatus, RawSignal, Side, Ticker
 
 MAX_HEADLINE = 2_000
@@ -113,15 +113,14 @@ class DecisionBatch:
     statuses: list[OrderStatus] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
     traces: list[DecisionTrace] = field(default_factory=list)
+    exits: list[TradeExit] = field(default_factory=list)
     audit: list[tuple[str, str, str, Mapping[str, Any]]] = field(default_factory=list)
     """Event type, actor, subject, payload."""
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not any(
-            (self.signals, self.screened, self.trades, self.intents, self.statuses, self.fills, self.traces, self.audit)
-        )
+        return not any(vars(self).values())
 
 
 class DecisionLog:
@@ -155,6 +154,7 @@ class DecisionLog:
             "statuses": [status.to_dict() for status in batch.statuses],
             "fills": [fill.to_dict() for fill in batch.fills],
             "traces": [check_json("DecisionTrace", trace.to_dict()) for trace in batch.traces],
+            "exits": [outcome.to_dict() for outcome in batch.exits],
             "audit": [
                 {"event_type": kind, "actor": actor, "subject": subject, "payload": dict(note)}
                 for kind, actor, subject, note in batch.audit
@@ -190,13 +190,13 @@ class DecisionLog:
         rows = self.gateway.select("fills", where=where, order=("filled_at", "exec_id"))
         return [read_message(Fill, row) for row in rows]
 
-    def list_sells(self, symbol: str) -> list[str]:
-        """Return the identities of all orders that sold a symbol on a decision of their own, oldest first."""
-        where: Row = {"symbol": symbol, "side": Side.SELL.value, "signal_id": ("neq", _NOBODY)}
-        rows = self.gateway.select(
-            "order_intents", columns=("client_order_id",), where=where, order=("created_at", "client_order_id")
-        )
-        return [str(row["client_order_id"]) for row in rows]
+    def list_sales(self, symbols: Sequence[str]) -> dict[str, str]:
+        """Return the symbol of every order that sold one of some symbols on a decision of its own, by identity."""
+        if not symbols:
+            return {}
+        where: Row = {"symbol": ("in", sorted(set(symbols))), "side": Side.SELL.value, "signal_id": ("neq", _NOBODY)}
+        rows = self.gateway.select("order_intents", columns=("client_order_id", "symbol"), where=where)
+        return {str(row["client_order_id"]): str(row["symbol"]) for row in rows}
 
     def find_known_fills(self, exec_ids: Sequence[str]) -> set[str]:
         """Return which of these executions are recorded."""
@@ -267,9 +267,10 @@ class DecisionLog:
         rows = self.gateway.select("unsettled_trades", order=("closed_at", "trade_id"))
         return [read_message(Trade, row) for row in rows]
 
-    def settle(self, trade_id: str, at: datetime) -> None:
-        """Mark a trade's outcome as told to everybody; again changes nothing."""
-        self.gateway.upsert("trade_settlements", [{"trade_id": UUID(trade_id), "settled_at": at}], on_conflict=("trade_id",))
+    def settle(self, trade_ids: Sequence[str], at: datetime) -> None:
+        """Mark the outcomes of trades as told to everybody; again changes nothing."""
+        rows = [{"trade_id": UUID(trade_id), "settled_at": at} for trade_id in trade_ids]
+        self.gateway.upsert("trade_settlements", rows, on_conflict=("trade_id",))
 
 
 # Exits of a bracket carry no signal; being unequal to any value is the gateway's way to say that there is one.

@@ -236,8 +236,12 @@ class TradingStore:
 
     def save_seniority(self, seniority: Seniority) -> None:
         """Store where an agent stands; a move on the ladder goes into the history by itself."""
-        row = {**seniority.to_dict(), "criteria": dict(seniority.criteria)}
-        self.gateway.upsert("agent_seniority", [row], on_conflict=("agent_name",))
+        self.save_seniorities([seniority])
+
+    def save_seniorities(self, places: Sequence[Seniority]) -> None:
+        """Store where several agents stand, all or none; moves on the ladder go into the history by themselves."""
+        rows = [{**place.to_dict(), "criteria": dict(place.criteria)} for place in places]
+        self.gateway.upsert("agent_seniority", rows, on_conflict=("agent_name",))
 
     def list_seniority(self) -> list[Seniority]:
         """Return where every agent stands, by name."""

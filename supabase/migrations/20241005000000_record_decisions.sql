@@ -48,8 +48,30 @@ create or replace view public.unsettled_trades with (security_invoker = true) as
 create index if not exists order_intents_open on public.order_intents (created_at)
   where status in ('pending', 'submitted', 'partially_filled', 'unknown');
 
+-- Keeps decisions, all in one statement, which announces them once. The same trace again replaces it, but never an outcome that was
+-- written since.
+create or replace function public.record_decision_traces(payload jsonb) returns void
+language sql volatile security invoker set search_path = '' as $$
+  insert into public.decision_traces as d (trace_id, signal_id, symbol, decided_at, status, stages, killed_at_stage, kill_reason,
+    binding_constraint, llm_reasoning, confidence, position_pct, order_id, pnl_pct, otel_trace_id, timings)
+  select r.trace_id, r.signal_id, r.symbol, r.decided_at, r.status, r.stages, r.killed_at_stage, r.kill_reason, r.binding_constraint,
+    r.llm_reasoning, r.confidence, r.position_pct, r.order_id, r.pnl_pct, r.otel_trace_id, coalesce(r.timings, '{}')
+  from jsonb_populate_recordset(null::public.decision_traces, payload) r
+  on conflict (trace_id) do update set symbol = excluded.symbol, decided_at = excluded.decided_at, status = excluded.status,
+    stages = excluded.stages, killed_at_stage = excluded.killed_at_stage, kill_reason = excluded.kill_reason,
+    binding_constraint = excluded.binding_constraint, llm_reasoning = excluded.llm_reasoning, confidence = excluded.confidence,
+    position_pct = excluded.position_pct, order_id = excluded.order_id, pnl_pct = excluded.pnl_pct,
+    otel_trace_id = excluded.otel_trace_id, timings = excluded.timings
+  where d.status <> 'closed'
+$$;
+
+create or replace function public.record_decision_trace(payload jsonb) returns void
+language sql volatile security invoker set search_path = '' as $$
+  select public.record_decision_traces(jsonb_build_array(payload))
+$$;
+
 -- Writes one batch in one transaction: signals that are not there yet, screenings, trades, orders, what became of orders, fills, traces,
--- audit entries; each part may be absent. An order or a trade that is there already refuses the whole batch.
+-- outcomes, audit entries; each part may be absent. An order or a trade that is there already refuses the whole batch.
 create or replace function public.record_decisions(payload jsonb) returns void
 language plpgsql security invoker set search_path = '' as $$
 declare
@@ -101,8 +123,13 @@ begin
   from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'statuses', '[]')) x
   join public.order_intents i on i.client_order_id = x ->> 'client_order_id'
   where t.client_order_id = i.client_order_id and not t.voided and t.qty = 0 and i.status in ('cancelled', 'expired', 'rejected');
-  for v_item in select x from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'traces', '[]')) x loop
-    perform public.record_decision_trace(v_item);
+  if record_decisions.payload ? 'traces' then
+    perform public.record_decision_traces(record_decisions.payload -> 'traces');
+  end if;
+  for v_item in select x from pg_catalog.jsonb_array_elements(coalesce(record_decisions.payload -> 'exits', '[]')) with ordinality as e (x, n)
+    order by n
+  loop
+    perform public.close_trade(v_item);
   end loop;
   insert into public.audit_log (event_type, actor, subject, payload)
   select x ->> 'event_type', x ->> 'actor', x ->> 'subject', coalesce(x -> 'payload', '{}')
@@ -153,7 +180,7 @@ begin
   create trigger set_updated_at before update on public.trading_halts for each row execute function public.set_updated_at();
   revoke all on public.fill_ledger, public.unsettled_trades from public, anon, authenticated;
   grant select on public.fill_ledger, public.unsettled_trades to service_role;
-  foreach v_name in array array['public.record_decisions(jsonb)', 'public.halt_trading(text, text, text, timestamptz)',
+  foreach v_name in array array['public.record_decisions(jsonb)', 'public.record_decision_traces(jsonb)', 'public.halt_trading(text, text, text, timestamptz)',
     'public.resume_trading(text, text, timestamptz)'] loop
     execute pg_catalog.format('revoke execute on function %s from public, anon, authenticated', v_name);
     execute pg_catalog.format('grant execute on function %s to service_role', v_name);

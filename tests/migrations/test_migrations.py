@@ -195,6 +195,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "propose_feature": {"researcher": "execute"},
     "read_paper_account": NOTHING,
     "record_decision_trace": NOTHING,
+    "record_decision_traces": NOTHING,
     "record_decisions": NOTHING,
     "record_fill": NOTHING,
     "record_holdout": NOTHING,
