@@ -85,6 +85,8 @@ class Simulation:
     stats : PerformanceStats
     expectation : Expectation or None
         What the same rule gave per trade on the bars before; None where it told nothing there.
+    database : str
+        Where its records are, on the embedded server.
     """
 
     report: DailyReport
@@ -94,6 +96,7 @@ class Simulation:
     resumed: bool
     stats: PerformanceStats
     expectation: Expectation | None
+    database: str
 
 
 def simulate(
@@ -137,12 +140,13 @@ def simulate(
     identity = {
         "case": case.name,
         "data": panel.content_sha256(),
-        "bars": [f"{bars[0]}", f"{bars[-1]}"],
+        "bars": [bars[0].isoformat(), bars[-1].isoformat()],
         "cash": plan.cash,
         "proxy_vix": plan.proxy_vix,
     }
     digits = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    with side_store(settings, f"aqf_simulation_{digits}") as store:
+    database = f"aqf_simulation_{digits}"
+    with side_store(settings, database) as store:
         clock = FixedClock(bars[0])
         pipeline = _open_desk(store, clock, market, bars, plan, expectation)
         resumed = _run(case, panel, market, bars, pipeline, clock, on_progress)
@@ -160,6 +164,7 @@ def simulate(
         resumed=resumed,
         stats=report.stats,
         expectation=expectation,
+        database=database,
     )
 
 
