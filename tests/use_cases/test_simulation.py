@@ -20,7 +20,7 @@ from use_cases.sectors import SECTORS
 from use_cases.simulation import Simulation, SimulationPlan, report_folder, simulate
 
 PLAN = SimulationPlan(begin=datetime(2016, 3, 28, tzinfo=UTC), end=datetime(2016, 4, 29, tzinfo=UTC), cash=250_000.0)
-N_BARS = 24
+N_BARS = 25
 
 
 class Killed(Exception):
