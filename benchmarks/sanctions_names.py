@@ -185,19 +185,20 @@ MEASURING = Stock(
     families=_groups(
         "al-Sudani/el-Sudani/al-Soudani al-Maliki/al-Malki/el-Maliki al-Kuwari/al-Kuwary Darwish/Darweesh/Derwish Fakhri "
         "al-Harbi/al-Harby Jaziri/Jazairi al-Qurashi/al-Kurashi/al-Qureshi Shukri/Shoukri/Shukry al-Tamimi/al-Tamimy/el-Tamimi "
-        "Zubaydi/Zubaidi/Zoubeidi al-Yamani/al-Yemeni Wahbi/Wahby Najib/Najeeb/Naguib al-Obeidi/al-Ubaydi/al-Obaidi Murad/Mourad "
-        "Bouazizi/Buazizi Mahfouz/Mahfuz Ramadan/Ramadhan Taha/Tahah"
+        "Zubaydi/Zubaidi/Zoubeidi al-Yamani/al-Yemeni Wahbi/Wahby Najib/Najeeb/Naguib al-Obeidi/al-Ubaydi/al-Obaidi "
+        "Murad/Mourad Bouazizi/Buazizi Mahfouz/Mahfuz Ramadan/Ramadhan Taha/Tahah"
     ),
     western=_words(
         "Álvaro Agustín Beatriz Cristóbal Dolores Enrique Fabián Gonzalo Lucía Raúl Sebastián François Gérard Hélène Jérôme "
         "Mathieu Wolfgang Jörg Käthe Lüder Ulrich Håkan Åse Gøran Snorri Filipe João Tiago Zdeněk Łukasz"
     ),
     surnames=_words(
-        "Albornoz Benítez Cañizares Domínguez Echeverría Garrido Iñíguez Larrañaga Montoya Olivares Urrutia Beaumont Clément "
-        "Garçon Moreau Thévenet Dörfler Fröhlich Hübner Möller Straßer Dahlström Grønberg Hjort Nygård Gonçalves Magalhães Novák"
+        "Albornoz Benítez Cañizares Domínguez Echeverría Garrido Iñíguez Larrañaga Montoya Olivares Urrutia Beaumont "
+        "Clément Garçon Moreau Thévenet Dörfler Fröhlich Hübner Möller Straßer Dahlström Grønberg Hjort Nygård "
+        "Gonçalves Magalhães Novák"
     ),
     syllables=_words(
-        "qui len ast fer mun dor pel xan yor bri cla stu hem gol nav wes jut lim pra opt ire das vik zem hol eru nyx tam fal beo"
+        "qui len ast fer mun dor pel xan yor bri cla stu hem gol nav wes jut lim pra opt ire das vik zem hol eru nyx tam fal"
     ),
 )
 _SUFFIXES = ("ов", "енко", "ский", "ин", "ук", "евич")

@@ -134,6 +134,8 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     ray_address: str | None = Field(default=None)
+    paper_trading: bool = Field(default=True)
+    arm_real_money: bool = Field(default=False, validation_alias="ARM_REAL_MONEY")
     llm_model: str = Field(default="gpt-5-mini")
     llm_timeout_seconds: float = Field(default=120.0, gt=0)
     llm_max_retries: int = Field(default=2, ge=0, le=10)

@@ -97,7 +97,8 @@ class BrokerOrder(Message):
         Shares ordered.
     filled_qty : float, default=0
     status : PipelineStatus
-        Submitted, partially_filled, filled, cancelled, expired or rejected: of the entry, not of the exits.
+        Submitted, partially_filled, filled, cancelled, expired or rejected: of the entry, not of the exits. An exit is pending
+        while nothing is filled of its entry.
     reason : str, default=""
         Why it was rejected, in the broker's words.
     """
@@ -188,7 +189,11 @@ class Broker(Protocol):
         """Place an order, or return the one that has its identity; a refusal is an order with the status rejected."""
 
     def cancel_order(self, client_order_id: str) -> BrokerOrder:
-        """Cancel what is not filled of an order, or of one exit; one that is done already stays as it is."""
+        """Cancel what is not filled of an order; one that is done already stays as it is.
+
+        What an entry had filled keeps its exits. Named by one exit, both exits are cancelled and what is not filled of the
+        entry. Raises `BrokerError` when there is no such order.
+        """
 
     def find_order(self, client_order_id: str) -> BrokerOrder | None:
         """Return an order, or one exit, by our identity; None when the broker surely never got it."""

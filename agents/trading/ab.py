@@ -112,8 +112,9 @@ class TrialConfig(Message):
         Independent accounts for each market.
     trades : int, default=1000
         Signals each account meets with money at stake: about four a session for a year.
-    paper_trades : int, default=120
-        Signals before that, traded on paper: all are taken and learned from, and no money moves.
+    paper_trades : int, default=0
+        Signals before that, all of them taken on paper and learned from, with no money moved. The pipeline has no such time: on
+        paper too it takes only what its gates admit.
     loss : float, default=0.03
         Mean loss of a trade that loses, as a fraction of the position, before gaps: the distance of the stop.
     spread : float, default=0.4
@@ -139,7 +140,7 @@ class TrialConfig(Message):
 
     accounts: AtLeastTwo = 1000
     trades: AtLeastTwo = 1000
-    paper_trades: Count = 120
+    paper_trades: Count = 0
     loss: Fraction = 0.03
     spread: NotNegative = 0.4
     gap_probability: Fraction = 0.02

@@ -33,7 +33,6 @@ _ARXIV_ID = re.compile(r"/abs/(?P<paper>[^\s?#]+?)(?:v\d+)?$")
 _ARXIV_ERROR = "/api/errors"
 _MOST_TITLE, _MOST_ABSTRACT = 2_000, 20_000
 _AT_ONCE = 100
-_NEVER_MORE = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,12 +214,13 @@ class Apollo:
         """
         now = self._clock.now()
         since = now - timedelta(days=self._config.digest_days)
-        traces = [
-            trace for trace in self._store.list_decision_traces(since=since, limit=_NEVER_MORE) if trace.decided_at <= now
-        ]
-        n_approved = sum(trace.status is not PipelineStatus.KILLED for trace in traces)
-        if len(traces) < self._config.digest_min_traces or n_approved < self._config.digest_min_approved:
-            return Digest(n_traces=len(traces), n_approved=n_approved)
+        rows = self._store.gateway.select(
+            "decision_traces", columns=("decided_at", "status"), where={"decided_at": ("gte", since)}
+        )
+        outcomes = [PipelineStatus(row["status"]) for row in rows if row["decided_at"] <= now]
+        n_traces, n_approved = len(outcomes), sum(status is not PipelineStatus.KILLED for status in outcomes)
+        if n_traces < self._config.digest_min_traces or n_approved < self._config.digest_min_approved:
+            return Digest(n_traces=n_traces, n_approved=n_approved)
         closed = [
             trade
             for trade in self._trade_log.list_trades()
@@ -229,12 +229,12 @@ class Apollo:
         document = KnowledgeDocument(
             doc_id=f"digest:{now:%Y-%m-%d}",
             collection=KnowledgeCollection.KNOWLEDGE,
-            document_text=_digest_text(now, self._config.digest_days, len(traces), n_approved, closed),
+            document_text=_digest_text(now, self._config.digest_days, n_traces, n_approved, closed),
             known_at=now,
             metadata={"kind": "digest", "day": f"{now:%Y-%m-%d}", "groups": _groups(closed)},
         )
         self._knowledge.save_documents([document])
-        return Digest(n_traces=len(traces), n_approved=n_approved, document=document)
+        return Digest(n_traces=n_traces, n_approved=n_approved, document=document)
 
     def _fetch_topic(self, web: Web, topic: str) -> int:
         query = {
@@ -320,18 +320,19 @@ def _decoded(path: Path) -> str:
 
 
 def _groups(closed: Sequence[Trade]) -> list[dict[str, str | int | float]]:
-    by_group: dict[tuple[str, str], list[Trade]] = defaultdict(list)
+    by_group: dict[tuple[str, str], list[float]] = defaultdict(list)
     for trade in closed:
-        by_group[trade.category.value, trade.regime.value].append(trade)
+        if trade.net_pnl_pct is not None:
+            by_group[trade.category.value, trade.regime.value].append(trade.net_pnl_pct)
     return [
         {
             "category": category,
             "regime": regime,
-            "closed_trades": len(trades),
-            "win_rate": sum(bool(trade.hit) for trade in trades) / len(trades),
-            "avg_net_pnl_pct": sum(trade.net_pnl_pct or 0.0 for trade in trades) / len(trades),
+            "closed_trades": len(returns),
+            "win_rate": sum(net > 0.0 for net in returns) / len(returns),
+            "avg_net_pnl_pct": sum(returns) / len(returns),
         }
-        for (category, regime), trades in sorted(by_group.items())
+        for (category, regime), returns in sorted(by_group.items())
     ]
 
 

@@ -139,9 +139,9 @@ class Argus:
         return self._book.held
 
     @property
-    def waits_for_the_broker(self) -> bool:
-        """Whether anything may still be filled."""
-        return bool(self._book.orders)
+    def closing(self) -> frozenset[str]:
+        """Symbols of which a sale is under way that a decision ordered."""
+        return frozenset(order.symbol for order in self._book.orders if order.side is Side.SELL and "order" in order.payload)
 
     def mark(self, now: datetime) -> Valuation:
         """Value the book at the last prices, keep it, and halt trading when the drawdown reaches the stage's limit.

@@ -105,6 +105,8 @@ class CircuitBreaker:
         work : callable
             A failure is an error of the framework, or of the system or the network; any other is a fault of the program, which
             is counted and reaches the caller.
+            Where a failure may leave something done, as with an order that nobody answered for, `work` must settle that itself:
+            the refusal of the fallback says nothing about it.
         fallback : callable
             Refuses.
         """

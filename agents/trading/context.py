@@ -26,6 +26,7 @@ from agents.trading.outcomes import Expectation
 from agents.trading.pythia import PythiaConfig
 from agents.trading.reconciliation import ReconcilerConfig
 from agents.trading.sanctions import ListFile, ListFormat, ListSource, SanctionsFiles
+from agents.trading.seniority import may_trade_real_money
 from agents.trading.sizing import RampSizing, Sizing
 from agents.trading.zeus import ZeusConfig
 from core.clock import Clock, SystemClock
@@ -40,7 +41,7 @@ class PipelineConfig:
 
     Parameters
     ----------
-    batch : int, default=16
+    batch : int, default=8
         Signals that share a transaction and a view of the book; with a model they go one by one.
     tick_seconds : float, default=1
         Least time between two looks at the broker and the book.
@@ -48,7 +49,7 @@ class PipelineConfig:
         Difference between the broker's cash and ours that is rounding.
     """
 
-    batch: int = 16
+    batch: int = 8
     tick_seconds: float = 1.0
     cash_tolerance: float = 0.01
 
@@ -106,6 +107,8 @@ class TradingContext:
     expectation : Expectation, optional
         What the backtest promised; live returns are written beside it.
     alerts : Alerting, optional
+    real_money_armed : bool, default=False
+        Whether all conditions of real money hold, see `is_real_money_armed`; a broker of real money gets no order without.
     config : TradingConfig
     """
 
@@ -120,6 +123,7 @@ class TradingContext:
     sessions: Sessions | None = None
     expectation: Expectation | None = None
     alerts: Alerting | None = None
+    real_money_armed: bool = False
     config: TradingConfig = field(default_factory=TradingConfig)
 
     @classmethod
@@ -174,7 +178,7 @@ class TradingContext:
             hades=config.hades,
             artemis=config.artemis,
         )
-        fields = {"gates": gates, "broker": broker, "chat": chat} | more
+        fields: dict[str, Any] = {"gates": gates, "broker": broker, "chat": chat} | more
         return cls(store=store, data=data, clock=clock, config=config, **fields)
 
     def close(self) -> None:
@@ -187,6 +191,13 @@ class TradingContext:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def is_real_money_armed(settings: Settings, store: Store, config: TradingConfig) -> bool:
+    """Return whether real money may be touched: all are senior, `ARM_REAL_MONEY` is set and `AQF_PAPER_TRADING` is off."""
+    tiers = {place.agent_name: place.tier for place in store.trading.list_seniority()}
+    agents = config.limits.seniority.agents
+    return may_trade_real_money(tiers, agents, arm_real_money=settings.arm_real_money, paper_trading=settings.paper_trading)
 
 
 def find_lists(folder: Path) -> tuple[ListFile, ...]:

@@ -141,7 +141,5 @@ class Experience:
         """Return what a trade is worth for each agent, for who mints several trades at once; nothing if it does not count."""
         if not counts(trade):
             return []
-        exp = trade_exp(trade, streak, self.config)
-        return [
-            ExpEntry(agent_name=agent, event_type=EVENT, source_ref=trade.trade_id, exp=exp) for agent in sorted(set(agents))
-        ]
+        exp, ref = trade_exp(trade, streak, self.config), trade.trade_id
+        return [ExpEntry(agent_name=agent, event_type=EVENT, source_ref=ref, exp=exp) for agent in sorted(set(agents))]

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from rapidfuzz import fuzz
@@ -25,7 +26,7 @@ from agents.trading.names import (
     name_words,
     skeleton,
     sound,
-    split_words,
+    words_of,
 )
 
 _MIN_WORD_SIMILARITY = 0.82
@@ -42,6 +43,7 @@ _NEAR_BY, _WINDOW = 4, 8
 _ROUNDING = 1e-9
 _GENERIC, _STRUCTURE, _PARTICLE = 0.35, 0.1, 0.02
 _CACHED_WORDS = 200_000
+_MOST_CACHED = 64
 _MIN_LETTERS_ALONE = 4
 _ALONE_WITHOUT_CASE = 0.9
 _POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
@@ -301,12 +303,11 @@ class NameIndex:
         """Return how near words come to a listed name, as a fraction."""
         profile = self._profiles[name]
         ours = list(dict.fromkeys(words))
-        pairs = sorted(
-            (-similarity, at, word)
-            for at, raw in enumerate(ours)
-            for word, similarity in self._nearest(raw)
-            if word in profile.words
-        )
+        theirs = profile.words
+        pairs = [
+            (-similarity, at, word) for at, raw in enumerate(ours) for word, similarity in self._nearest(raw) if word in theirs
+        ]
+        pairs.sort()
         partner: dict[int, int] = {}
         similar: dict[int, float] = {}
         for similarity, at, word in pairs:
@@ -378,9 +379,7 @@ class _Token:
 def _text_tokens(text: str) -> list[_Token]:
     words: list[tuple[str, bool, bool]] = []
     for chunk in text.split():
-        parts = split_words(_POSSESSIVE.sub("", chunk))
-        capital = _is_capital(chunk)
-        words += [(part, capital, chunk[-1] in _ENDS and at == len(parts) - 1) for at, part in enumerate(parts)]
+        words += _text_words(chunk) if len(chunk) <= _MOST_CACHED else _text_words.__wrapped__(chunk)
     n_capital = sum(capital for _, capital, _ in words)
     # Where all is written small, or hardly anything is, capital letters tell nothing about names.
     tells = 0 < n_capital <= len(words) / 2
@@ -396,6 +395,13 @@ def _text_tokens(text: str) -> list[_Token]:
         tokens.append(_Token(word, capital, tells and capital and before, alone))
         at = end
     return tokens
+
+
+@lru_cache(maxsize=65_536)
+def _text_words(chunk: str) -> tuple[tuple[str, bool, bool], ...]:
+    """Return the words of a piece of text without blanks: each with whether it has a capital, and whether a pause follows."""
+    parts, capital, last = words_of(_POSSESSIVE.sub("", chunk)), _is_capital(chunk), chunk[-1] in _ENDS
+    return tuple((part, capital, last and at == len(parts) - 1) for at, part in enumerate(parts))
 
 
 def _is_capital(chunk: str) -> bool:

@@ -38,6 +38,7 @@ _LETTERS = str.maketrans(_CYRILLIC | _GREEK | _ARABIC | _LATIN)
 _APOSTROPHES = re.compile(r"['’‘`ʼʻʹ´ˈ]")
 _DOTTED = re.compile(r"\b(?:\w\.){2,}\w?")
 _WORD = re.compile(r"[^\W_]+")
+_MOST_CACHED = 64
 _ARABIC_ARTICLE = re.compile(r"\bال(?=\w{3})")
 
 LEGAL_FORMS = _words(
@@ -120,7 +121,6 @@ _DOUBLES = re.compile(r"(.)\1+")
 _BONES = str.maketrans("c", "s", "aeiou")
 
 
-@lru_cache(maxsize=65_536)
 def fold(text: str) -> str:
     """Return text in lower case, in Latin letters without accents where the script is known."""
     plain = unicodedata.normalize("NFKC", text).casefold()
@@ -134,7 +134,17 @@ def fold(text: str) -> str:
 
 def split_words(text: str) -> list[str]:
     """Return the words of text, folded; ``S.A.`` is one word, ``Al-Rashid`` are two."""
-    return _WORD.findall(_DOTTED.sub(lambda found: found[0].replace(".", ""), fold(text)))
+    return [word for chunk in text.split() for word in words_of(chunk)]
+
+
+def words_of(chunk: str) -> tuple[str, ...]:
+    """Return the words of text that has no blanks in it, folded."""
+    return _words_of(chunk) if len(chunk) <= _MOST_CACHED else _words_of.__wrapped__(chunk)
+
+
+@lru_cache(maxsize=65_536)
+def _words_of(chunk: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(_DOTTED.sub(lambda found: found[0].replace(".", ""), fold(chunk))))
 
 
 def name_words(name: str) -> list[str]:

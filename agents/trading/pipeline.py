@@ -362,7 +362,7 @@ class Pipeline:
             assert case.sized is not None
             assert case.symbol is not None
             with _timed(case, Stage.LIMITS):
-                found = self._limit_one(case, book, rules, tier, batch.now)
+                found = self._limit_one(case, batch.turn, book, rules, tier, batch.now)
                 if isinstance(found, Refusal) and batch.turn and found.constraint in _BOOK_BOUND:
                     return
                 batch.waiting.pop(0)
@@ -374,13 +374,14 @@ class Pipeline:
                 batch.turn.append(case)
 
     def _limit_one(
-        self, case: Case, book: BookView, rules: StageRules, tier: SeniorityTier, now: datetime
+        self, case: Case, turn: Sequence[Case], book: BookView, rules: StageRules, tier: SeniorityTier, now: datetime
     ) -> BookView | Refusal:
         """Return the book with this signal's stake in it, or what bound."""
         assert case.sized is not None
         assert case.symbol is not None
         if is_negative(case.signal):
-            return self._limit_sale(case, book)
+            selling = {other.symbol or "" for other in turn if other.closes}
+            return self._limit_sale(case, book, self.argus.closing | selling)
         paper = self.context.broker.is_paper
         found = check_limits(case.sized, case.symbol, book, rules, tier, self.context.config.limits, now, paper=paper)
         if isinstance(found, Refusal):
@@ -395,7 +396,7 @@ class Pipeline:
             last_trade_at={**book.last_trade_at, case.symbol: now},
         )
 
-    def _limit_sale(self, case: Case, book: BookView) -> BookView | Refusal:
+    def _limit_sale(self, case: Case, book: BookView, closing: frozenset[str]) -> BookView | Refusal:
         """Let bad news close what is held: that frees money, so that no cap but a halt stands against it."""
         symbol = case.symbol or ""
         if book.halted or symbol in book.halted_symbols:
@@ -403,6 +404,9 @@ class Pipeline:
         if self.argus.held.get(symbol, 0.0) <= 0.0:
             reason = f"it speaks against {symbol}, of which nothing is held: the desk is long only"
             return Refusal(stage=Stage.ARES, constraint=BindingConstraint.OUT_OF_UNIVERSE, reason=reason)
+        if symbol in closing:
+            reason = f"a sale of {symbol} is under way already"
+            return Refusal(stage=Stage.LIMITS, constraint=BindingConstraint.TICKER_CAP, reason=reason)
         case.closes = True
         return book
 
@@ -472,6 +476,9 @@ class Pipeline:
         if not self.housekeeping.synced.reachable:
             reason = f"the broker does not answer: {self.housekeeping.synced.reason}"
             return Refusal(stage=Stage.ARES, constraint=BindingConstraint.BROKER_UNAVAILABLE, reason=reason[:2000])
+        if not self.context.broker.is_paper and not self.context.real_money_armed:
+            reason = "the broker's account is one of real money, which is not armed"
+            return Refusal(stage=Stage.ARES, constraint=BindingConstraint.SENIORITY_CAP, reason=reason)
         if case.closes:
             return self.ares.plan_exit(case.signal.signal_id, symbol, self.argus.held[symbol])
         equity = self.argus.view().equity
@@ -540,6 +547,9 @@ class Pipeline:
         batch.record.audit.append(("order.sent", "ares", order.client_order_id, note))
         if sent.status is PipelineStatus.REJECTED:
             reason = sent.reason or "the broker rejected it without a reason"
+            if case.closes:
+                naked = f"the sale of {order.symbol} was rejected after its exits had been cancelled: {reason}"
+                self.argus.halt(symbol_scope(order.symbol), reason=naked[:2000], actor="pipeline", now=batch.now)
             case.refuse(Refusal(stage=Stage.ARES, constraint=BindingConstraint.BROKER_UNAVAILABLE, reason=reason[:2000]))
             return
         if sent.status is PipelineStatus.UNKNOWN:

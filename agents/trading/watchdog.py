@@ -1,7 +1,7 @@
 """Watchdog: asks every agent how it is doing, restarts what has failed, and lets a person know when that changes.
 
 Hides the loop and the counting. Promises one stored report an agent and round, no more restarts than allowed, an alert on a
-change only, restarts of this process included, and that no agent's trouble, nor the store's, keeps it from the others.
+change only, restarts of this process included, and that no agent's error, nor the store's, keeps it from the others.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class Watchdog:
         ----------
         agent_name : str
         check : callable
-            Returns how it is doing; an error of the framework, the system or the network means failed.
+            Returns how it is doing, at once: it is called on the watchdog's own thread. An error of the framework, the
+            system or the network means failed.
         restart : callable, optional
             Brings a failed agent back; None where only a person can.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option("--accounts", type=click.IntRange(2), default=1000, show_default=True, help="Accounts for each market.")
 @click.option("--trades", type=click.IntRange(2), default=1000, show_default=True, help="Signals with money at stake.")
-@click.option("--paper", type=click.IntRange(0), default=120, show_default=True, help="Signals on paper before that.")
+@click.option("--paper", type=click.IntRange(0), default=0, show_default=True, help="Signals before that, all taken on paper.")
 @click.option("--cost-bps", type=click.FloatRange(0), default=10.0, show_default=True, help="Cost of a round trip.")
 @click.option("--floor", type=click.FloatRange(0, 1), default=0.45, show_default=True, help="Pythia's floor; 0 for none.")
 @click.option(

@@ -131,7 +131,8 @@ begin
     from public.paper_orders o left join public.paper_bars b on b.account = o.account and b.symbol = o.symbol
     where o.account = v_account.account and o.is_open and o.side = 'buy' and o.status in ('submitted', 'partially_filled');
     if v_order.qty * v_price > v_free then
-      v_reason := pg_catalog.format('%s shares at %s cost more than the %s of cash that is free', v_order.qty, v_price, v_free);
+      v_reason := pg_catalog.format('%s shares at %s cost more than the %s of cash that is free',
+        trim_scale(v_order.qty), trim_scale(v_price), trim_scale(v_free));
     end if;
   elsif v_reason = '' and not (payload ->> 'allow_short')::boolean then
     select coalesce((select p.qty from public.paper_positions p where p.account = v_account.account and p.symbol = v_order.symbol), 0)
@@ -142,7 +143,8 @@ begin
       and (o.side = 'buy' and o.stop_loss_price is not null and not o.exits_cancelled
         or o.side = 'sell' and o.status in ('submitted', 'partially_filled'));
     if v_order.qty > v_free then
-      v_reason := pg_catalog.format('%s shares are more than the %s that are held and not promised to other orders', v_order.qty, v_free);
+      v_reason := pg_catalog.format('%s shares are more than the %s that are held and not promised to other orders',
+        trim_scale(v_order.qty), trim_scale(v_free));
     end if;
   end if;
   insert into public.paper_orders (account, client_order_id, symbol, side, qty, limit_price, stop_loss_price, take_profit_price,

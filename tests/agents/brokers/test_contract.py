@@ -11,11 +11,11 @@ from agents.brokers.broker import Broker, BrokerOrder, Leg, Order
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError
 from core.store.opening import Store
 from core.types import PipelineStatus, Side
-from tests.agents.brokers.worlds import CASH, PaperWorld, World, alpaca_world
+from tests.agents.brokers.worlds import CASH, PaperWorld, World, alpaca_world, ib_world
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 
-LIBRARIES = {"paper": None, "alpaca": "alpaca"}
+LIBRARIES = {"paper": None, "alpaca": "alpaca", "ib": "ib_async"}
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -28,8 +28,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         store: Store = request.getfixturevalue("store")
         yield PaperWorld(store.trading.gateway)
     else:
-        with alpaca_world() as alpaca:
-            yield alpaca
+        with alpaca_world() if request.param == "alpaca" else ib_world() as other:
+            yield other
 
 
 @pytest.fixture

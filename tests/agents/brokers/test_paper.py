@@ -148,10 +148,10 @@ def test_an_order_expires_with_the_bars_of_any_symbol(broker: PaperBroker) -> No
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (bracket(qty=1001.0), "1001.0 shares at 100.0 cost more than the 100000.0 of cash that is free"),
+        (bracket(qty=1001.0), "1001 shares at 100 cost more than the 100000 of cash that is free"),
         (bracket(qty=1.5), "`qty` must be a multiple of 1, was 1.5"),
         (bracket(expires_at=T0), "`expires_at` must be after"),
-        (order(side=Side.SELL), "100.0 shares are more than the 0 that are held"),
+        (order(side=Side.SELL), "100 shares are more than the 0 that are held"),
     ],
 )
 def test_what_cannot_be_is_rejected_with_its_reason(broker: PaperBroker, wrong: Order, reason: str) -> None:

@@ -14,7 +14,7 @@ from agents.trading.market_data import Bar
 from core.clock import FixedClock
 from core.errors import StoreUnavailableError
 from core.store.gateway import Gateway, Row
-from tests.agents.brokers import alpaca_stub
+from tests.agents.brokers import alpaca_stub, scripted_gateway
 
 T0 = datetime(2024, 1, 2, 15, tzinfo=UTC)
 CASH = 100_000.0
@@ -147,3 +147,42 @@ def alpaca_world() -> Iterator[AlpacaWorld]:
     exchange = alpaca_stub.Exchange(cash=CASH)
     with alpaca_stub.serve(exchange) as (address, stop):
         yield AlpacaWorld(address, exchange, stop)
+
+
+class IBWorld:
+    """The scripted gateway on the loopback."""
+
+    def __init__(self, port: int, gateway: scripted_gateway.Gateway, stop: Callable[[], None]) -> None:
+        self.port = port
+        self.gateway = gateway
+        self.shut = stop
+        self._last: Broker | None = None
+
+    def connect(self, **changes: Any) -> Broker:
+        from agents.brokers.ib import IBBroker, IBConfig
+
+        if self._last is not None:
+            self._last.close()  # a client id is used once
+        self._last = IBBroker(IBConfig(**{"port": self.port, "timeout_seconds": 5.0, "cancel_seconds": 2.0, **changes}))
+        self._last.connect()
+        return self._last
+
+    def fill(self, identity: str, qty: float, price: float) -> None:
+        self.gateway.fill(identity, qty, price)
+
+    def cut(self, *, after: bool) -> None:
+        self.gateway.fault = "cut_after" if after else "cut_before"
+
+    def restart(self) -> None:
+        self.gateway.restart()
+
+    def repeat_executions(self) -> None:
+        self.gateway.repeat = True
+
+
+@contextmanager
+def ib_world() -> Iterator[IBWorld]:
+    """Serve the gateway for as long as the world lasts."""
+    gateway = scripted_gateway.Gateway(cash=CASH)
+    with scripted_gateway.serve(gateway) as (port, stop):
+        yield IBWorld(port, gateway, stop)

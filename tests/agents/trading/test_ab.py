@@ -19,7 +19,7 @@ from agents.trading.sizing import FixedSizing, KellySizing, ProbationSizing, Ram
 from aqf.commands.trade_ab import ab
 from core.errors import DataError
 
-SMALL = TrialConfig(accounts=60, trades=150)
+SMALL = TrialConfig(accounts=60, trades=150, paper_trades=50)
 
 
 def world(*contexts: SimulatedContext) -> World:
@@ -117,7 +117,9 @@ def figures(results: list[SizingResult]) -> dict[tuple[str, str], SizingResult]:
 
 
 def test_kelly_stays_away_where_there_is_no_edge_and_the_ramp_stakes_most_where_hits_deceive() -> None:
-    by = figures(compare_sizings([RampSizing(), KellySizing()], TrialConfig(accounts=200, trades=400), seed=3))
+    by = figures(
+        compare_sizings([RampSizing(), KellySizing()], TrialConfig(accounts=200, trades=400, paper_trades=120), seed=3)
+    )
     assert by["none", "kelly"].taken < by["none", "ramp"].taken / 2
     assert by["payoff", "kelly"].advantage.low > 0.01
     assert by["bracket", "kelly"].growth.low > 0.0
@@ -177,7 +179,7 @@ def test_the_command_prints_one_json_object() -> None:
 def test_the_command_prints_the_markets_and_a_table() -> None:
     text = run()
     assert "bracket: every trade has the pipeline's bracket" in text
-    assert "20 accounts a market, 30 signals after 120 on paper, 10 bps a round trip, seed 0" in text
+    assert "20 accounts a market, 30 signals after 0 on paper, 10 bps a round trip, seed 0" in text
     assert "growth less ramp's" in text
 
 

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from agents.brokers.broker import BrokerOrder, Execution, Leg
+from agents.trading.limits import LimitsConfig
+from agents.trading.pythia import PythiaConfig
+from agents.trading.seniority import SeniorityConfig
 from core.clock import FixedClock
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError
 from core.store.opening import Store
+from core.store.trading_records import Seniority, SeniorityTier
 from core.types import BindingConstraint, PipelineStatus, Side, Stage
 from tests.agents.trading.desk import NOW, Desk, bad_news, build_desk, paper_broker, signal
 
@@ -124,6 +128,28 @@ def test_lasting_silence_halts_the_symbol_until_the_broker_speaks(desk: Desk, ar
     assert states == ({"submitted"} if arrived else {"cancelled"})
     (stored,) = fresh.pipeline.log.find_traces([trace.signal_id])
     assert stored.status is (PipelineStatus.SUBMITTED if arrived else PipelineStatus.CANCELLED)
+
+
+def test_a_broker_of_real_money_gets_no_order_from_a_desk_that_is_not_armed(desk: Desk) -> None:
+    senior = LimitsConfig(seniority=SeniorityConfig(agents=("zeus",)))
+    desk.store.trading.save_seniority(Seniority(agent_name="zeus", tier=SeniorityTier.SENIOR, level=1))
+    config = replace(desk.context.config, limits=senior, pythia=PythiaConfig(cold_confidence=0.9))
+
+    class Real(Moody):
+        is_paper = False
+
+    real = Real(desk.broker.inner)
+    trainee = desk.restart(broker=real, real_money_armed=True, config=replace(config, limits=LimitsConfig()))
+    (trace,) = trainee.pipeline.run([signal("AAA")])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.LIMITS, BindingConstraint.SENIORITY_CAP)
+    unarmed = desk.restart(broker=real, config=config)
+    (trace,) = unarmed.pipeline.run([signal("AAA")])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.ARES, BindingConstraint.SENIORITY_CAP)
+    assert n_orders(desk) == 0
+    armed = desk.restart(broker=real, config=config, real_money_armed=True)
+    (trace,) = armed.pipeline.run([signal("AAA")])
+    assert (trace.status, trace.position_pct) == (PipelineStatus.SUBMITTED, 0.02)
+    assert [row["paper_trading"] for row in desk.rows("trades")] == [False]
 
 
 def other_order(order: Any) -> BrokerOrder:

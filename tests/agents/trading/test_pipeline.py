@@ -74,6 +74,16 @@ def test_bad_news_about_what_is_held_sells_it_and_about_what_is_not_is_refused(d
     assert {row["status"] for row in desk.rows("order_intents")} == {"filled", "cancelled"}
 
 
+def test_bad_news_that_comes_twice_sells_once(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    first, second = desk.pipeline.run([bad_news("AAA"), bad_news("AAA")])
+    assert first.status is PipelineStatus.SUBMITTED
+    assert (second.killed_at_stage, second.binding_constraint) == (Stage.LIMITS, BindingConstraint.TICKER_CAP)
+    assert only(desk, bad_news("AAA")) == (Stage.LIMITS, BindingConstraint.TICKER_CAP)
+    assert desk.pipeline.argus.halts() == []
+
+
 BAD_INPUT = {
     "a naive time": {"published_at": "2024-03-04T15:00:00"},
     "an unknown category": {"category": "gossip"},

@@ -1,0 +1,545 @@
+"""Interactive Brokers behind the Broker protocol, over `ib_async` (extra ``ib``) and a running TWS or IB Gateway.
+
+Hides the library, its event loop, and that order ids are issued anew when the gateway restarts. An order is known by its
+``orderRef``, which is our identity, and by its ``permId``; an execution by its ``execId`` without the number of its revision.
+Every question is asked of the gateway afresh, so that what happened while nobody listened is there like the rest. Promises that
+nothing is sent to a port or an account of real money unless its maker was told that real money is armed.
+
+.. warning::
+
+    TWS tells the executions and the completed orders of the current day alone: an order that ended on an earlier day is not
+    found. Whether it tells those of other client ids depends on its settings; keep `client_id` the same across restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from agents.brokers import ib_loop
+from agents.brokers.broker import Account, BrokerOrder, BrokerPosition, Execution, Leg, Order, exit_ids
+from agents.brokers.ticks import on_grid
+from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError, ConfigurationError, DataError
+from core.types import PipelineStatus, Side
+
+_T = TypeVar("_T")
+
+LIVE_PORTS = (4001, 7496)
+_PAPER_PREFIX = "DU"
+_DONE = {
+    "Filled": PipelineStatus.FILLED,
+    "Cancelled": PipelineStatus.CANCELLED,
+    "ApiCancelled": PipelineStatus.CANCELLED,
+    "Inactive": PipelineStatus.REJECTED,
+}
+_UNSET = 1e300
+_PAUSE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class IBConfig:
+    """Settings of a connection.
+
+    Parameters
+    ----------
+    host : str, default="127.0.0.1"
+    port : int, default=4002
+        4002 is IB Gateway's for paper, 7497 that of TWS; 4001 and 7496 are those of real money.
+    client_id : int, default=17
+        Keep it the same: orders belong to it.
+    account : str, default=""
+        Needed where the login has several.
+    currency : str, default="USD"
+        Of the stocks and of the cash.
+    timeout_seconds : float, default=10.0
+        Longest wait for an answer.
+    cancel_seconds : float, default=5.0
+        Longest wait for a cancelled order to be done.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 4002
+    client_id: int = 17
+    account: str = ""
+    currency: str = "USD"
+    timeout_seconds: float = 10.0
+    cancel_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65_535:
+            raise ConfigurationError(f"`port` must be in 1..65535, was {self.port!r}.")
+        for name in ("timeout_seconds", "cancel_seconds"):
+            if not 0.0 < getattr(self, name) <= 600.0:
+                raise ConfigurationError(f"`{name}` must be in (0, 600], was {getattr(self, name)!r}.")
+
+
+@dataclass
+class _State:
+    """What the gateway knows, by our identity."""
+
+    working: dict[str, Any] = field(default_factory=dict)
+    done: dict[str, Any] = field(default_factory=dict)
+    executed: dict[str, float] = field(default_factory=dict)
+    fills: list[Any] = field(default_factory=list)
+
+    def find(self, client_order_id: str) -> Any | None:
+        """Return the trade under an identity; what works goes before what is done."""
+        return self.working.get(client_order_id) or self.done.get(client_order_id)
+
+    def describe(self, client_order_id: str) -> BrokerOrder | None:
+        """Return an order as the gateway knows it; None when it knows nothing."""
+        trade = self.find(client_order_id)
+        executed = self.executed.get(client_order_id, 0.0)
+        if trade is None:
+            fill = next((one for one in self.fills if one.execution.orderRef == client_order_id), None)
+            if fill is None:
+                return None
+            return BrokerOrder(
+                client_order_id=client_order_id,
+                order_id=str(fill.execution.permId),
+                symbol=fill.contract.symbol,
+                side=Side.BUY if fill.execution.side == "BOT" else Side.SELL,
+                qty=executed,
+                filled_qty=executed,
+                status=PipelineStatus.FILLED,
+            )
+        reported = (trade.orderStatus.filled, trade.order.filledQuantity)
+        filled = max(executed, *(qty for qty in reported if qty < _UNSET))
+        status = _DONE.get(trade.orderStatus.status)
+        reason = ""
+        if status is None:
+            status = PipelineStatus.PARTIALLY_FILLED if filled else PipelineStatus.SUBMITTED
+            if self.sleeps(client_order_id):
+                status = PipelineStatus.PENDING
+        elif status is PipelineStatus.REJECTED:
+            reason = _last_word(trade) or "inactive"
+        elif status is PipelineStatus.CANCELLED and _is_over(trade.order.goodTillDate):
+            status = PipelineStatus.EXPIRED
+        return BrokerOrder(
+            client_order_id=client_order_id,
+            order_id=str(trade.order.permId),
+            symbol=trade.contract.symbol,
+            side=Side.BUY if trade.order.action == "BUY" else Side.SELL,
+            qty=max(trade.order.totalQuantity, filled),
+            filled_qty=filled,
+            status=status,
+            reason=reason,
+        )
+
+    def entry_of(self, client_order_id: str) -> str:
+        """Return the entry that an exit belongs to; of anything else, itself."""
+        for suffix in exit_ids("").values():
+            stem = client_order_id.removesuffix(suffix)
+            if stem != client_order_id and all(self.find(name) is not None for name in exit_ids(stem).values()):
+                return stem
+        return client_order_id
+
+    def sleeps(self, client_order_id: str) -> bool:
+        """Whether it is an exit whose entry has nothing filled yet."""
+        entry = self.entry_of(client_order_id)
+        waits = entry != client_order_id and entry in self.working
+        return waits and not (self.executed.get(entry) or self.working[entry].orderStatus.filled)
+
+
+class IBBroker:
+    """A broker at Interactive Brokers.
+
+    Parameters
+    ----------
+    config : IBConfig
+    real_money_armed : bool, default=False
+        Whether all conditions of real money hold; decided elsewhere.
+
+    Raises
+    ------
+    ConfigurationError
+        If `ib_async` is not installed, or the port is one of real money and real money is not armed. An account of real money
+        is found out by `connect`.
+
+    Notes
+    -----
+    A lost connection is made anew by the next call. Calls on several threads wait for each other.
+    """
+
+    def __init__(self, config: IBConfig, *, real_money_armed: bool = False) -> None:
+        if config.port in LIVE_PORTS and not real_money_armed:
+            raise ConfigurationError(
+                f"`port` must not be one of real money, {LIVE_PORTS}, unless it is armed, was {config.port}."
+            )
+        try:
+            import ib_async  # noqa: F401
+        except ImportError as error:
+            raise ConfigurationError(
+                "Interactive Brokers needs ib_async: pip install 'agentic-quantitative-framework[ib]'."
+            ) from error
+        self._config = config
+        self._armed = real_money_armed
+        self._ib: Any = None
+        self._account = config.account
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """``ib``."""
+        return "ib"
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether no real money is at stake; an account that is not known yet counts as real where real money is armed."""
+        return not self._armed or (self._config.port not in LIVE_PORTS and self._account.startswith(_PAPER_PREFIX))
+
+    def connect(self) -> None:
+        """Reach the gateway, and give exits to what an interrupted cancel left without.
+
+        Raises
+        ------
+        ConfigurationError
+            If the account is one of real money and real money is not armed, or is not among those of the login.
+        """
+
+        async def nothing() -> None:
+            return None
+
+        self._ask(nothing)
+
+    def close(self) -> None:
+        """Let go of the gateway; orders stay with it."""
+
+        async def leave() -> None:
+            if self._ib is not None:
+                self._ib.disconnect()
+                self._ib = None
+
+        with self._lock:
+            ib_loop.run(leave())
+
+    def place_order(self, order: Order) -> BrokerOrder:
+        """Place an order, or return the one that has its identity; a refusal is an order with the status rejected."""
+        return self._ask(lambda: self._place(on_grid(order)))
+
+    def cancel_order(self, client_order_id: str) -> BrokerOrder:
+        """Cancel what is not filled of an order; named by one exit, both exits and what is not filled of the entry.
+
+        What an entry had filled keeps its exits: where TWS ended them with it, they are placed anew.
+        """
+        return self._ask(lambda: self._cancel(client_order_id))
+
+    def find_order(self, client_order_id: str) -> BrokerOrder | None:
+        """Return an order, or one exit, by our identity; None when the gateway has none of today."""
+
+        async def find() -> BrokerOrder | None:
+            return (await self._read()).describe(client_order_id)
+
+        return self._ask(find)
+
+    def list_open_orders(self) -> list[BrokerOrder]:
+        """Return what may still be filled, entries and living exits, oldest first."""
+
+        async def read() -> list[BrokerOrder]:
+            state = await self._read()
+            names = sorted(state.working, key=lambda name: state.working[name].order.permId)
+            found = [state.describe(name) for name in names if not state.sleeps(name)]
+            return [one for one in found if one is not None]
+
+        return self._ask(read)
+
+    def list_executions(self, since: datetime | None = None) -> list[Execution]:
+        """Return today's fills at or after a time, oldest first, each with its commission.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            If TWS has not told a commission yet: an execution is reported with figures that stay.
+        """
+
+        async def read() -> list[Execution]:
+            deadline = time.monotonic() + self._config.timeout_seconds
+            fills = (await self._read()).fills
+            while any(not fill.commissionReport.execId for fill in fills):
+                if time.monotonic() >= deadline:
+                    raise BrokerUnavailableError("TWS has not told the commission of every execution yet; ask again.")
+                await asyncio.sleep(_PAUSE)
+            return [_execution(fill) for fill in fills]
+
+        executions = sorted(self._ask(read), key=lambda one: one.filled_at)
+        return [one for one in executions if since is None or one.filled_at >= since]
+
+    def list_positions(self) -> list[BrokerPosition]:
+        """Return what is held, by symbol; costs as TWS counts them, with commission."""
+
+        async def read() -> list[BrokerPosition]:
+            positions = await self._wait(self._ib.reqPositionsAsync())
+            return [
+                BrokerPosition(symbol=one.contract.symbol, qty=one.position, avg_cost=one.avgCost)
+                for one in positions
+                if one.account == self._account and one.position
+            ]
+
+        return sorted(self._ask(read), key=lambda position: position.symbol)
+
+    def get_account(self) -> Account:
+        """Return the cash."""
+
+        async def read() -> Account:
+            # Asked for by hand: what the library keeps of a subscription may be minutes old.
+            client, request = self._ib.client, self._ib.client.getReqId()
+            answer = self._ib.wrapper.startReq(request)
+            client.reqAccountSummary(request, "All", "TotalCashValue")
+            await self._wait(answer)
+            client.cancelAccountSummary(request)
+            values = self._ib.wrapper.acctSummary.values()
+            cash = [one for one in values if (one.account, one.tag) == (self._account, "TotalCashValue")]
+            if not cash:
+                raise BrokerError(f"TWS did not tell the cash of account {self._account}.")
+            return Account(cash=float(cash[0].value), currency=cash[0].currency)
+
+        return self._ask(read)
+
+    # In the loop
+
+    def _ask(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        async def connected() -> _T:
+            if self._ib is None or not self._ib.isConnected():
+                await self._open()
+            try:
+                return await work()
+            except (ConnectionError, TimeoutError) as error:
+                raise BrokerUnavailableError(f"TWS did not answer: {error or type(error).__name__}") from error
+            except (DataError, ValueError, TypeError, AttributeError) as error:
+                raise BrokerError(f"TWS answered what cannot be used: {error}") from error
+
+        with self._lock:
+            return ib_loop.run(connected())
+
+    async def _wait(self, answer: Awaitable[_T]) -> _T:
+        return await asyncio.wait_for(answer, self._config.timeout_seconds)
+
+    async def _open(self) -> None:
+        from ib_async import IB
+        from ib_async.ib import StartupFetchNONE
+
+        config = self._config
+        ib = IB()
+        try:
+            await ib.connectAsync(
+                config.host,
+                config.port,
+                clientId=config.client_id,
+                timeout=config.timeout_seconds,
+                fetchFields=StartupFetchNONE,
+            )
+        except (OSError, TimeoutError) as error:
+            raise BrokerUnavailableError(f"TWS at {config.host}:{config.port} cannot be reached: {error!r}") from error
+        try:
+            self._account = self._choose_account(ib.client.getAccounts())
+        except ConfigurationError:
+            ib.disconnect()
+            raise
+        self._ib = ib
+        try:
+            state = await self._read()
+            for name in [name for name in state.done if exit_ids(name)[Leg.STOP_LOSS] in state.done]:
+                await self._protect(state, name)
+        except (ConnectionError, TimeoutError) as error:
+            raise BrokerUnavailableError(f"TWS did not answer: {error or type(error).__name__}") from error
+
+    def _choose_account(self, accounts: list[str]) -> str:
+        wanted = self._config.account
+        if (wanted and wanted not in accounts) or (not wanted and len(accounts) != 1):
+            raise ConfigurationError(f"`account` must be one of {', '.join(accounts)}, was {wanted!r}.")
+        account = wanted or accounts[0]
+        if not account.startswith(_PAPER_PREFIX) and not self._armed:
+            raise ConfigurationError(
+                f"the account must be one of paper trading ({_PAPER_PREFIX}...) unless real money is armed, was {account}."
+            )
+        return account
+
+    async def _read(self) -> _State:
+        ib = self._ib
+        state = _State()
+        for trade in await self._wait(ib.reqAllOpenOrdersAsync()):
+            if trade.order.orderRef and trade.order.account in ("", self._account):
+                table = state.done if trade.orderStatus.status in _DONE else state.working
+                table[trade.order.orderRef] = trade
+        for trade in await self._wait(ib.reqCompletedOrdersAsync(False)):
+            if trade.order.orderRef and trade.order.account in ("", self._account):
+                before = state.done.get(trade.order.orderRef)
+                if before is None or before.order.permId < trade.order.permId:
+                    state.done[trade.order.orderRef] = trade
+        await self._wait(ib.reqExecutionsAsync())
+        newest: dict[str, Any] = {}
+        for fill in ib.fills():
+            name, revision = _identity(fill.execution.execId)
+            if fill.execution.acctNumber == self._account and (
+                name not in newest or revision >= _identity(newest[name].execution.execId)[1]
+            ):
+                newest[name] = fill
+        state.fills = list(newest.values())
+        for fill in state.fills:
+            ref = fill.execution.orderRef
+            state.executed[ref] = state.executed.get(ref, 0.0) + fill.execution.shares
+        return state
+
+    async def _place(self, order: Order) -> BrokerOrder:
+        found = (await self._read()).describe(order.client_order_id)
+        if found is not None:
+            return found
+        trades = await self._send(order.symbol, _build(order, self._account), order.client_order_id)
+        refused = next((trade for trade in trades if trade.isDone() and trade.orderStatus.status != "Filled"), None)
+        if refused is None:
+            described = _State(working={trade.order.orderRef: trade for trade in trades}).describe(order.client_order_id)
+            assert described is not None
+            return described
+        for trade in trades:
+            if not trade.isDone():
+                self._ib.cancelOrder(trade.order)
+        return BrokerOrder(
+            client_order_id=order.client_order_id,
+            order_id=str(trades[0].order.permId or f"refused-{order.client_order_id}"),
+            symbol=order.symbol,
+            side=order.side,
+            qty=order.qty,
+            status=PipelineStatus.REJECTED,
+            reason=_last_word(refused) or "inactive",
+        )
+
+    async def _send(self, symbol: str, orders: list[Any], subject: str) -> list[Any]:
+        """Send orders that belong together, and wait until TWS has said yes or no to each."""
+        from ib_async import Stock
+
+        ib = self._ib
+        ids = [ib.client.getReqId() for _ in orders]
+        trades = []
+        for number, order in zip(ids, orders, strict=True):
+            order.orderId = number
+            if order.parentId:
+                order.parentId = ids[0]
+            trades.append(ib.placeOrder(Stock(symbol, "SMART", self._config.currency), order))
+        deadline = time.monotonic() + self._config.timeout_seconds
+        while not all(trade.order.permId or trade.isDone() for trade in trades):
+            if not ib.isConnected():
+                raise BrokerOutcomeUnknownError(f"TWS was lost in the middle of {subject}; ask for it by this identity.")
+            if time.monotonic() >= deadline:
+                raise BrokerOutcomeUnknownError(f"TWS did not answer to {subject}; ask for it by this identity.")
+            await asyncio.sleep(_PAUSE)
+        return trades
+
+    async def _cancel(self, client_order_id: str) -> BrokerOrder:
+        state = await self._read()
+        found = state.describe(client_order_id)
+        if found is None:
+            raise BrokerError(f"there is no order {client_order_id!r} to cancel.")
+        entry = state.entry_of(client_order_id)
+        family = {entry, *exit_ids(entry).values()}
+        names = {client_order_id} if entry == client_order_id else family
+        wanted = [state.working[name] for name in names if name in state.working]
+        if not wanted:
+            return found
+        for trade in wanted:
+            self._ib.cancelOrder(trade.order)
+        watched = {name: state.working[name] for name in family if name in state.working}
+        deadline = time.monotonic() + self._config.cancel_seconds
+        try:
+            while time.monotonic() < deadline and self._ib.isConnected():
+                # Exits that are about to end with their entry must not be taken for living ones.
+                filled = entry in watched and watched[entry].orderStatus.status == "Filled"
+                if all(trade.isDone() for name, trade in watched.items() if name in names or not filled):
+                    break
+                await asyncio.sleep(_PAUSE)
+            state = await self._read()
+            if names != family:
+                await self._protect(state, entry)
+            return (await self._read()).describe(client_order_id) or found
+        except (ConnectionError, TimeoutError) as error:
+            raise BrokerOutcomeUnknownError(f"TWS was lost in the middle of cancelling {client_order_id}: {error!r}") from error
+
+    async def _protect(self, state: _State, client_order_id: str) -> None:
+        """Give exits to what a bracket bought before its entry was cancelled, where TWS ended them with it."""
+        entry = state.done.get(client_order_id)
+        names = exit_ids(client_order_id)
+        if entry is None or entry.orderStatus.status == "Filled" or any(name not in state.done for name in names.values()):
+            return
+        bought = state.executed.get(client_order_id, 0.0)
+        if not bought or any(name in state.working or state.executed.get(name) for name in names.values()):
+            return
+        from ib_async import LimitOrder, StopOrder
+
+        target, stop = state.done[names[Leg.TAKE_PROFIT]].order, state.done[names[Leg.STOP_LOSS]].order
+        action = target.action
+        more = {"tif": "GTC", "account": self._account, "ocaGroup": f"{client_order_id}-exits", "ocaType": 1}
+        orders = [
+            LimitOrder(action, bought, target.lmtPrice, orderRef=names[Leg.TAKE_PROFIT], **more),
+            StopOrder(action, bought, stop.auxPrice, orderRef=names[Leg.STOP_LOSS], **more),
+        ]
+        trades = await self._send(entry.contract.symbol, orders, names[Leg.TAKE_PROFIT])
+        if any(trade.isDone() for trade in trades):
+            raise BrokerError(
+                f"{bought:g} shares of {entry.contract.symbol} from {client_order_id!r} have no exits: TWS refused "
+                f"{_last_word(trades[0]) or _last_word(trades[1])}."
+            )
+
+
+def _build(order: Order, account: str) -> list[Any]:
+    """Return the entry and its exits; nothing of them works before the last is transmitted."""
+    from ib_async import LimitOrder, MarketOrder, StopOrder
+
+    action, other = ("BUY", "SELL") if order.side is Side.BUY else ("SELL", "BUY")
+    more: dict[str, Any] = {
+        "orderRef": order.client_order_id,
+        "account": account,
+        "tif": "GTC",
+        "transmit": not order.is_bracket,
+    }
+    if order.expires_at is not None:
+        more |= {"tif": "GTD", "goodTillDate": order.expires_at.strftime("%Y%m%d-%H:%M:%S")}
+    entry: Any = MarketOrder(action, order.qty, **more)
+    if order.limit_price is not None:
+        entry = LimitOrder(action, order.qty, order.limit_price, **more)
+    if order.stop_loss_price is None or order.take_profit_price is None:
+        return [entry]
+    names = exit_ids(order.client_order_id)
+    exits = {"account": account, "tif": "GTC", "parentId": 1}
+    target = LimitOrder(other, order.qty, order.take_profit_price, orderRef=names[Leg.TAKE_PROFIT], transmit=False, **exits)
+    stop = StopOrder(other, order.qty, order.stop_loss_price, orderRef=names[Leg.STOP_LOSS], transmit=True, **exits)
+    return [entry, target, stop]
+
+
+def _identity(exec_id: str) -> tuple[str, int]:
+    """Tell an execution from its revision, the last of the four parts of its id."""
+    name, _, revision = exec_id.rpartition(".")
+    return (name, int(revision)) if exec_id.count(".") == 3 and revision.isdigit() else (exec_id, 0)
+
+
+def _execution(fill: Any) -> Execution:
+    made = fill.execution
+    leg = next((leg for leg, suffix in exit_ids("").items() if made.orderRef.endswith(suffix)), Leg.ENTRY)
+    return Execution(
+        exec_id=_identity(made.execId)[0],
+        client_order_id=made.orderRef or f"permId-{made.permId}",
+        leg=leg,
+        symbol=fill.contract.symbol,
+        side=Side.BUY if made.side == "BOT" else Side.SELL,
+        qty=made.shares,
+        price=made.price,
+        commission=fill.commissionReport.commission,
+        filled_at=made.time.astimezone(UTC),
+    )
+
+
+def _last_word(trade: Any) -> str:
+    """What TWS said last of an order; empty where it said nothing."""
+    return next((entry.message for entry in reversed(trade.log) if entry.message), "")
+
+
+def _is_over(good_till: str) -> bool:
+    if not good_till:
+        return False
+    try:
+        return datetime.strptime(good_till[:17], "%Y%m%d-%H:%M:%S").replace(tzinfo=UTC) <= datetime.now(UTC)
+    except ValueError:
+        return False
