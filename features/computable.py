@@ -125,30 +125,29 @@ class Computable:
         MissingDataError
             If the panel lacks a column, or there are no events of a kind that is read.
         """
-        if isinstance(self.source, Expression):
-            return  # the engine says what is missing, and knows what a panel's own `vwap` replaces
-        missing = sorted(self.columns - set(panel.fields))
-        if missing:
-            raise MissingDataError(
-                f"the plugin {self.source.name} reads {', '.join(missing)}; the data set has {', '.join(panel.fields)}."
-            )
-        self._find_events(panel)
+        if not isinstance(self.source, Expression):  # of an expression the engine says it, and knows what `vwap` replaces
+            self._read_inputs(self.source, panel)
 
-    def _find_events(self, panel: Panel) -> Events | None:
-        """Return the events that a plugin reads, as they were known at the last bar."""
-        if isinstance(self.source, Expression) or not self.event_kinds:
-            return None
-        last = panel.index[-1] if panel.n_bars else None
-        found = None
-        if self.load_events is not None and last is not None:
-            found = self.load_events(last.to_pydatetime()).known_by(last).of_kind(*self.event_kinds).select(panel.symbols)
-        missing = sorted(self.event_kinds - (frozenset() if found is None else found.kinds))
+    def _read_inputs(self, plugin: PluginFeature, panel: Panel) -> FeatureInputs:
+        """Return what a plugin reads: the bars, and the events as they were known at the last of them."""
+        missing = sorted(plugin.columns - set(panel.fields))
         if missing:
             raise MissingDataError(
-                f"the plugin {self.source.name} reads events of kind {', '.join(missing)}, and there are none here; save "
-                "them with `ResearchStore.save_events`, or call its `compute`, `check_feature` and `study` with the events."
+                f"the plugin {plugin.name} reads {', '.join(missing)}; the data set has {', '.join(panel.fields)}."
             )
-        return found
+        if not plugin.event_kinds:
+            return FeatureInputs(panel=panel)
+        events = None
+        if self.load_events is not None and panel.n_bars:
+            last = panel.index[-1]
+            events = self.load_events(last.to_pydatetime()).known_by(last).of_kind(*plugin.event_kinds).select(panel.symbols)
+        absent = sorted(plugin.event_kinds - (frozenset() if events is None else events.kinds))
+        if absent:
+            raise MissingDataError(
+                f"the plugin {plugin.name} reads events of kind {', '.join(absent)}, and there are none here; save them with "
+                "`ResearchStore.save_events`, or call its `compute`, `check_feature` and `study` in Python with the events."
+            )
+        return FeatureInputs(panel=panel, events=events)
 
     def compute(self, panel: Panel) -> FloatArray:
         """Compute it.
@@ -166,9 +165,9 @@ class Computable:
         """
         if isinstance(self.source, Expression):
             return compute(self.source, panel)
-        self.check_inputs(panel)
+        inputs = self._read_inputs(self.source, panel)
         try:
-            values = compute_python(self.source, FeatureInputs(panel=panel, events=self._find_events(panel)), "bars")
+            values = compute_python(self.source, inputs, "bars")
         except FOREIGN_ERRORS as error:
             raise DataError(
                 f"the plugin {self.source.name} raised {type(error).__name__}: {error}; `aqf features check "
@@ -184,11 +183,10 @@ class Computable:
         DataError
             If the panel is too short, or lacks what is read.
         """
-        self.check_inputs(panel)
         if isinstance(self.source, Expression):
             leaks = check_leaks(self.source, panel, seed=seed)
             return Soundness(fault=None if leaks.passed else "leak", n_checks=leaks.n_checks, summary=leaks.summary())
-        report = check_feature(self.source, panel, events=self._find_events(panel), seed=seed)
+        report = check_feature(self.source, panel, events=self._read_inputs(self.source, panel).events, seed=seed)
         leaks_found = report.leaks is not None and not report.leaks.passed
         return Soundness(
             fault=None if report.passed else "leak" if leaks_found else "contract",
