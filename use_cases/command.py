@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from use_cases.base import StrategyUseCase
     from use_cases.simulation import SimulationPlan
 
-Factory = Callable[[str], "StrategyUseCase"]
 _DATE = click.DateTime(["%Y-%m-%d"])
 
 
-def build_command(build: Factory, summary: str) -> click.Command:
+def build_command(build: Callable[[str], StrategyUseCase], name: str, summary: str) -> click.Command:
     """Build the command of ``python -m use_cases.<name>.pipeline``.
 
     Parameters
     ----------
     build : callable
         Builds the use case for the name of a data set: the class itself.
+    name : str
+        Its folder.
     summary : str
         What ``--help`` says first.
     """
-    name = build.name if isinstance(build, type) else "use_case"
     example = f"python -m use_cases.{name}.pipeline"
 
     @click.command(help=summary, epilog=f"Examples:  {example} --trials 40;  {example} --mode trade --from 2015-01-01")

@@ -256,10 +256,13 @@ def _renamed(panel: Panel, symbol: str, name: str, end: pd.Timestamp) -> Panel:
 
 def _fill_with_proxy(panel: Panel, known: Panel | None) -> tuple[Panel, int]:
     """Join the true VIX with the proxy on the days that have none, and count those."""
-    proxy = pd.Series(realised_volatility(panel.close), panel.index)
-    proxy = proxy[proxy > 0.0]
-    true = pd.Series(dtype=np.float64, index=panel.index[:0]) if known is None else pd.Series(known.close[:, 0], known.index)
-    missing = proxy[~proxy.index.normalize().isin(true.index.normalize())]
-    whole = pd.concat([true, missing]).sort_index()
-    joined = Panel(index=pd.DatetimeIndex(whole.index), symbols=(VIX,), close=whole.to_numpy()[:, None], name="vix with proxy")
-    return joined, len(missing)
+    values = realised_volatility(panel.close)
+    true_days = set() if known is None else {stamp.date() for stamp in known.index}
+    kept = np.array([stamp.date() not in true_days for stamp in panel.index]) & (values > 0.0)
+    points = list(zip(panel.index[kept], values[kept].tolist(), strict=True))
+    if known is not None:
+        points += zip(known.index, known.close[:, 0].tolist(), strict=True)
+    points.sort()
+    stamps = pd.DatetimeIndex([stamp for stamp, _ in points])
+    close = np.array([value for _, value in points])[:, None]
+    return Panel(index=stamps, symbols=(VIX,), close=close, name="vix with proxy"), int(kept.sum())

@@ -138,7 +138,11 @@ def _tell(symbol: str, momentum: float, as_of: datetime, *, leads: bool) -> RawS
     )
 
 
-main = build_command(EquityMomentum, "Ingest, label, compute the features of equity momentum and send its question on its way.")
+main = build_command(
+    EquityMomentum,
+    EquityMomentum.name,
+    "Ingest, label, compute the features of equity momentum and send its question on its way.",
+)
 
 if __name__ == "__main__":
     main()

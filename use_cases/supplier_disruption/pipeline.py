@@ -94,7 +94,11 @@ class SupplierDisruption(StrategyUseCase):
         return Events(table=pd.DataFrame(rows, columns=list(EVENT_COLUMNS))).known_by(panel.index[-1])
 
 
-main = build_command(SupplierDisruption, "Ingest prices and news, label, and send the question of the suppliers on its way.")
+main = build_command(
+    SupplierDisruption,
+    SupplierDisruption.name,
+    "Ingest prices and news, label, and send the question of the suppliers on its way.",
+)
 
 if __name__ == "__main__":
     main()

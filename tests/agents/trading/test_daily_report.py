@@ -67,7 +67,8 @@ def test_its_figures_are_those_of_the_book(report: DailyReport, desk: Desk) -> N
     assert report.portfolio.drawdown_pct == pytest.approx(2.0 * position.qty / 50_000.0)
     assert report.kill_drawdown == 0.07  # of 10,000 to 100,000
     assert [round(point.equity) for point in report.history] == [50_000, 50_000, 49_990]
-    assert (report.system, report.halts) == (None, ())
+    assert report.system is not None
+    assert (report.system.tier.value, report.system.level, report.halts) == ("trainee", 1, ())
     assert report.milestones is not None
 
 
