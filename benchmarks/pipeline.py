@@ -178,7 +178,7 @@ def run_mixed(desk: _Desk, signals: list[RawSignal], home: Path) -> dict[str, An
     """Send the mix through, half an hour of market after every 200 signals, and return the figures."""
     batch = desk.pipeline.context.config.pipeline.batch
     latencies: list[float] = []
-    ends: Counter[str] = Counter()
+    kept: list[DecisionTrace] = []
     desk.pipeline.recover()
     drawn, used = 0.0, _processor_seconds(home)
     began = time.perf_counter()
@@ -187,7 +187,7 @@ def run_mixed(desk: _Desk, signals: list[RawSignal], home: Path) -> dict[str, An
         before = time.perf_counter()
         traces = desk.pipeline.run(part)
         latencies += [time.perf_counter() - before] * len(part)
-        ends.update(_end(trace) for trace in traces)
+        kept += traces
         if start // PER_STEP != (start + batch) // PER_STEP:
             before = time.perf_counter()
             bars = desk.market.step(set(desk.pipeline.argus.view().open_symbols))
@@ -197,7 +197,7 @@ def run_mixed(desk: _Desk, signals: list[RawSignal], home: Path) -> dict[str, An
     seconds = time.perf_counter() - began - drawn
     own, server = (after - before for after, before in zip(_processor_seconds(home), used, strict=True))
     processor = {"processor_ms": round(1000.0 * own / len(signals), 2), "server_ms": round(1000.0 * server / len(signals), 2)}
-    return _figures(len(signals), seconds, latencies) | processor | {"ends": dict(ends.most_common())}
+    return _figures(len(signals), seconds, latencies) | processor | {"ends": dict(Counter(map(_end, kept)).most_common())}
 
 
 def run_traded(desk: _Desk, rounds: int) -> dict[str, Any]:

@@ -5,9 +5,9 @@ that nothing is sent to an endpoint of real money unless its maker was told that
 
 .. warning::
 
-    Alpaca wakes the exits of a bracket when its entry is filled completely. What a cancelled entry had filled is given exits
-    anew by `AlpacaBroker.cancel_order`, and by `AlpacaBroker.connect` where that was interrupted; while an entry is filled in
-    part and still works, that part has no exits. It knows no time of expiry within a day either: `Order.expires_at` is not
+    Alpaca wakes the exits of a bracket when its entry is filled completely: while an entry is filled in part and still works,
+    that part has no exits. What a cancelled entry had filled is given exits anew by `AlpacaBroker.cancel_order`; where that was
+    interrupted, cancelling again does the rest. Alpaca knows no time of expiry within a day either: `Order.expires_at` is not
     sent, and whoever gave it cancels the order then. A fill carries no commission; fees are booked at the day's end.
 """
 
@@ -15,36 +15,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agents.brokers.broker import Account, BrokerOrder, BrokerPosition, Execution, Leg, Order, exit_ids
-from agents.brokers.ticks import on_grid
-from core.errors import (
-    BrokerError,
-    BrokerOutcomeUnknownError,
-    BrokerUnavailableError,
-    ConfigurationError,
-    DataError,
+from agents.brokers.alpaca_words import (
+    DONE,
+    NotFound,
+    Refused,
+    build_client,
+    build_request,
+    describe,
+    is_own_exit,
+    is_settled,
+    legs_of,
+    translated,
 )
+from agents.brokers.broker import Account, BrokerOrder, BrokerPosition, Execution, Leg, Order, exit_ids
+from agents.brokers.cover import is_uncovered
+from agents.brokers.ticks import on_grid
+from core.errors import BrokerError, ConfigurationError
 from core.types import PipelineStatus, Side
 
 if TYPE_CHECKING:
-    from alpaca.trading.client import TradingClient
     from alpaca.trading.models import Order as AlpacaOrder
 
 PAPER_ENDPOINT = "https://paper-api.alpaca.markets"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_DONE = {
-    "filled": PipelineStatus.FILLED,
-    "canceled": PipelineStatus.CANCELLED,
-    "replaced": PipelineStatus.CANCELLED,
-    "expired": PipelineStatus.EXPIRED,
-    "rejected": PipelineStatus.REJECTED,
-}
 _NOT_UNIQUE = "client_order_id must be unique"
 _PAGE = 500
 _FILLS_PAGE = 100
@@ -99,7 +97,7 @@ class AlpacaBroker:
                 f"`endpoint` must be {PAPER_ENDPOINT} unless real money is armed, was {config.endpoint!r}."
             )
         self._config = config
-        self._client: Any = _build_client(config, api_key, secret_key)  # the library's types admit raw dicts everywhere
+        self._client: Any = build_client(config.endpoint, config.timeout_seconds, api_key, secret_key)
         self._legs: dict[str, tuple[str, Leg]] = {}
         self._connected = False
 
@@ -114,7 +112,7 @@ class AlpacaBroker:
         return self._is_paper
 
     def connect(self) -> None:
-        """Reach the account, and give exits to what an interrupted cancel left without.
+        """Reach the account.
 
         Raises
         ------
@@ -126,9 +124,6 @@ class AlpacaBroker:
         account = self._read(lambda client: client.get_account())
         if account.trading_blocked or account.account_blocked:
             raise BrokerError(f"the Alpaca account {account.account_number} is blocked from trading.")
-        held = {position.symbol for position in self.list_positions()}
-        for parent in self._page_orders(lambda: True, symbols=sorted(held)) if held else ():
-            self._protect(parent)
         self._connected = True
 
     def close(self) -> None:
@@ -140,13 +135,13 @@ class AlpacaBroker:
         """Place an order, or return the one that has its identity; a refusal is an order with the status rejected."""
         from alpaca.common.exceptions import APIError
 
-        request = _request(on_grid(order))
+        request = build_request(on_grid(order))
         try:
-            with _translated(writing=order.client_order_id):
+            with translated(writing=order.client_order_id):
                 placed = self._client.submit_order(request)
                 self._learn(placed)
-                return _describe(placed, order.client_order_id)
-        except _Refused as refused:
+                return describe(placed, order.client_order_id)
+        except Refused as refused:
             error = refused.__cause__
             assert isinstance(error, APIError)
             if _NOT_UNIQUE in str(error):
@@ -173,10 +168,10 @@ class AlpacaBroker:
             raise BrokerError(f"there is no order {client_order_id!r} to cancel.")
         parent, target, leg = found
         wanted = {str(order.id): order for order in (parent, target)}
-        for order_id in [order_id for order_id, order in wanted.items() if order.status.value not in _DONE]:
+        for order_id in [order_id for order_id, order in wanted.items() if order.status.value not in DONE]:
             self._cancel(order_id, client_order_id)
         deadline = time.monotonic() + self._config.cancel_seconds
-        while not _is_settled(parent, target, leg) and time.monotonic() < deadline:
+        while not is_settled(parent, target, leg) and time.monotonic() < deadline:
             time.sleep(0.05)
             again = self._find(client_order_id)
             if again is None:
@@ -184,14 +179,14 @@ class AlpacaBroker:
             parent, target, leg = again
         if leg is Leg.ENTRY:
             self._protect(parent)
-        with _translated():
-            return _describe(target, client_order_id, leg=leg, parent=parent)
+        with translated():
+            return describe(target, client_order_id, leg=leg, parent=parent)
 
     def find_order(self, client_order_id: str) -> BrokerOrder | None:
         """Return an order, or one exit, by our identity; None when Alpaca has none."""
         found = self._find(client_order_id)
-        with _translated():
-            return None if found is None else _describe(found[1], client_order_id, leg=found[2], parent=found[0])
+        with translated():
+            return None if found is None else describe(found[1], client_order_id, leg=found[2], parent=found[0])
 
     def list_open_orders(self) -> list[BrokerOrder]:
         """Return what may still be filled, entries and living exits, oldest first."""
@@ -199,8 +194,10 @@ class AlpacaBroker:
         from alpaca.trading.requests import GetOrdersRequest
 
         request = GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=_PAGE, nested=False)
-        with _translated():
+        with translated():
             orders = sorted(self._client.get_orders(request), key=lambda order: order.submitted_at)
+            if len(orders) == _PAGE:
+                raise BrokerError(f"Alpaca tells {_PAGE} open orders at most, and there may be more; cancel some.")
             self._learn_all({str(order.id) for order in orders})
             working = {order.client_order_id for order in orders}
             found = []
@@ -208,7 +205,7 @@ class AlpacaBroker:
                 identity, leg = self._legs.get(str(order.id), (order.client_order_id, Leg.ENTRY))
                 asleep = leg is not Leg.ENTRY and identity.removesuffix(exit_ids("")[leg]) in working
                 if not asleep:
-                    found.append(_describe(order, identity, leg=leg))
+                    found.append(describe(order, identity, leg=leg))
         return found
 
     def list_executions(self, since: datetime | None = None) -> list[Execution]:
@@ -218,18 +215,18 @@ class AlpacaBroker:
         while True:
             query: dict[str, Any] = {"direction": "asc", "page_size": _FILLS_PAGE}
             if since is not None:
-                query["after"] = since.isoformat()
+                query["after"] = (since - timedelta(seconds=1)).isoformat()  # Alpaca leaves out the moment itself
             if token is not None:
                 query["page_token"] = token
             page = self._read(lambda client: client.get("/account/activities/FILL", query))  # noqa: B023
             if not isinstance(page, list):
                 raise BrokerError(f"Alpaca must list its fills, was {str(page)[:200]!r}.")
-            with _translated():
+            with translated():
                 fills |= {fill["id"]: fill for fill in page}
                 if len(page) < _FILLS_PAGE or page[-1]["id"] == token:
                     break
                 token = page[-1]["id"]
-        with _translated():
+        with translated():
             self._learn_all({fill["order_id"] for fill in fills.values()})
             executions = [self._execution(fill) for fill in fills.values()]
         executions.sort(key=lambda one: one.filled_at)
@@ -237,7 +234,7 @@ class AlpacaBroker:
 
     def list_positions(self) -> list[BrokerPosition]:
         """Return what is held, by symbol."""
-        with _translated():
+        with translated():
             found = [
                 BrokerPosition(
                     symbol=position.symbol,
@@ -250,25 +247,25 @@ class AlpacaBroker:
 
     def get_account(self) -> Account:
         """Return the cash."""
-        with _translated():
+        with translated():
             account = self._client.get_account()
             return Account(cash=float(account.cash), currency=account.currency or "USD")
 
     def _read(self, work: Callable[[Any], Any]) -> Any:
-        with _translated():
+        with translated():
             return work(self._client)
 
     def _find(self, client_order_id: str) -> tuple[AlpacaOrder, AlpacaOrder, Leg] | None:
         """Return the parent an identity belongs to, the order it names, and which part of the parent that is."""
         parent = self._get(client_order_id)
-        if parent is not None and not _is_own_exit(parent):
+        if parent is not None and not is_own_exit(parent):
             return parent, parent, Leg.ENTRY
         for leg, suffix in exit_ids("").items():
             stem = client_order_id.removesuffix(suffix)
             if stem == client_order_id:
                 continue
             for owner in (self._get(exit_ids(stem)[Leg.TAKE_PROFIT]), self._get(stem)):
-                legs = {} if owner is None else _legs_of(owner)
+                legs = {} if owner is None else legs_of(owner)
                 if owner is not None and leg in legs:
                     return owner, legs[leg], leg
         return None
@@ -277,18 +274,18 @@ class AlpacaBroker:
         from alpaca.trading.requests import GetOrderByIdRequest
 
         try:
-            with _translated():
+            with translated():
                 found = self._client.get_order_by_client_id(client_order_id)
                 nested: AlpacaOrder = self._client.get_order_by_id(found.id, GetOrderByIdRequest(nested=True))
                 return nested
-        except _NotFound:
+        except NotFound:
             return None
 
     def _cancel(self, order_id: str, client_order_id: str) -> None:
         try:
-            with _translated(writing=client_order_id):
+            with translated(writing=client_order_id):
                 self._client.cancel_order_by_id(order_id)
-        except (_NotFound, _Refused):
+        except (NotFound, Refused):
             return  # it was done before the wish arrived
 
     def _protect(self, parent: AlpacaOrder) -> None:
@@ -296,15 +293,15 @@ class AlpacaBroker:
         from alpaca.trading.enums import OrderClass, TimeInForce
         from alpaca.trading.requests import LimitOrderRequest, StopLossRequest, TakeProfitRequest
 
-        legs = _legs_of(parent)
+        legs = legs_of(parent)
         bought = float(parent.filled_qty or 0.0)
         ended = parent.status.value in ("canceled", "expired") and all(
             leg.status.value in ("canceled", "expired") and float(leg.filled_qty or 0.0) == 0.0 for leg in legs.values()
         )
-        if len(legs) < 2 or not bought or not ended or _is_own_exit(parent):
-            return
         identity = exit_ids(parent.client_order_id)[Leg.TAKE_PROFIT]
-        if self._get(identity) is not None:
+        if len(legs) < 2 or not ended or self._get(identity) is not None:
+            return
+        if not is_uncovered(describe(parent, parent.client_order_id), self.list_positions(), self.list_open_orders()):
             return
         request = LimitOrderRequest(
             symbol=parent.symbol,
@@ -317,14 +314,14 @@ class AlpacaBroker:
             stop_loss=StopLossRequest(stop_price=float(legs[Leg.STOP_LOSS].stop_price or 0.0)),
         )
         try:
-            with _translated(writing=identity):
+            with translated(writing=identity):
                 self._learn(self._client.submit_order(request))
-        except _Refused as refused:
+        except Refused as refused:
             raise BrokerError(
                 f"{bought:g} shares of {parent.symbol} from {parent.client_order_id!r} have no exits: Alpaca refused {refused}."
             ) from refused
 
-    def _page_orders(self, more: Callable[[], bool], symbols: list[str] | None = None) -> Iterator[AlpacaOrder]:
+    def _page_orders(self, more: Callable[[], bool]) -> Iterator[AlpacaOrder]:
         """Yield orders with their legs, newest first, page after page for as long as `more` says."""
         from alpaca.common.enums import Sort
         from alpaca.trading.enums import QueryOrderStatus
@@ -333,22 +330,22 @@ class AlpacaBroker:
         until: datetime | None = None
         seen: set[str] = set()
         while True:
-            request = GetOrdersRequest(
-                status=QueryOrderStatus.ALL, limit=_PAGE, nested=True, direction=Sort.DESC, until=until, symbols=symbols
-            )
+            request = GetOrdersRequest(status=QueryOrderStatus.ALL, limit=_PAGE, nested=True, direction=Sort.DESC, until=until)
             page: list[AlpacaOrder] = self._read(lambda client: client.get_orders(request))  # noqa: B023
             new = [order for order in page if str(order.id) not in seen]
             seen |= {str(order.id) for order in new}
             yield from new
             if len(page) < _PAGE or not new or not more():
                 return
-            until = min(order.submitted_at for order in new)
+            until = min(order.submitted_at for order in new) + timedelta(
+                microseconds=1
+            )  # orders of one moment may be on two pages
 
     def _learn(self, order: AlpacaOrder) -> None:
-        own = _is_own_exit(order)
+        own = is_own_exit(order)
         stem = order.client_order_id.removesuffix(exit_ids("")[Leg.TAKE_PROFIT]) if own else order.client_order_id
         self._legs[str(order.id)] = (order.client_order_id, Leg.TAKE_PROFIT if own else Leg.ENTRY)
-        for leg, child in _legs_of(order).items():
+        for leg, child in legs_of(order).items():
             self._legs[str(child.id)] = (exit_ids(stem)[leg], leg)
 
     def _learn_all(self, order_ids: set[str]) -> None:
@@ -373,143 +370,3 @@ class AlpacaBroker:
             price=float(fill["price"]),
             filled_at=datetime.fromisoformat(fill["transaction_time"]).astimezone(UTC),
         )
-
-
-class _Refused(BrokerError):
-    """Alpaca understood and said no."""
-
-
-class _NotFound(BrokerError):
-    """Alpaca has no such order."""
-
-
-def _build_client(config: AlpacaConfig, api_key: str, secret_key: str) -> TradingClient:
-    try:
-        from alpaca.trading.client import TradingClient
-        from requests.adapters import HTTPAdapter
-    except ImportError as error:
-        raise ConfigurationError("Alpaca needs alpaca-py: pip install 'agentic-quantitative-framework[alpaca]'.") from error
-
-    class TimedAdapter(HTTPAdapter):
-        """Waits no longer than it may; the library itself would wait for ever."""
-
-        def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
-            return super().send(request, **{**options, "timeout": config.timeout_seconds})
-
-    client = TradingClient(api_key, secret_key, paper=True, url_override=config.endpoint.rstrip("/"))
-    client._session.mount("https://", TimedAdapter())
-    client._session.mount("http://", TimedAdapter())
-    client._retry = 0  # whether to send an order again is ours to decide
-    return client
-
-
-def _request(order: Order) -> Any:
-    from alpaca.trading.enums import OrderClass, OrderSide, TimeInForce
-    from alpaca.trading.requests import LimitOrderRequest, MarketOrderRequest, StopLossRequest, TakeProfitRequest
-
-    fields: dict[str, Any] = {
-        "symbol": order.symbol,
-        "qty": order.qty,
-        "side": OrderSide.BUY if order.side is Side.BUY else OrderSide.SELL,
-        "time_in_force": TimeInForce.GTC,
-        "client_order_id": order.client_order_id,
-    }
-    if order.is_bracket:
-        assert order.stop_loss_price is not None and order.take_profit_price is not None
-        fields |= {
-            "order_class": OrderClass.BRACKET,
-            "take_profit": TakeProfitRequest(limit_price=order.take_profit_price),
-            "stop_loss": StopLossRequest(stop_price=order.stop_loss_price),
-        }
-    if order.limit_price is None:
-        return MarketOrderRequest(**fields)
-    return LimitOrderRequest(**fields, limit_price=order.limit_price)
-
-
-def _is_own_exit(order: AlpacaOrder) -> bool:
-    """Whether it is a pair of exits that `AlpacaBroker._protect` placed: the target, with the stop as its leg."""
-    return order.order_class.value == "oco" and order.client_order_id.endswith(exit_ids("")[Leg.TAKE_PROFIT])
-
-
-def _legs_of(order: AlpacaOrder) -> dict[Leg, AlpacaOrder]:
-    found = {Leg.TAKE_PROFIT if leg.type.value == "limit" else Leg.STOP_LOSS: leg for leg in order.legs or () if leg.type}
-    return {**found, Leg.TAKE_PROFIT: order} if _is_own_exit(order) else found
-
-
-def _is_settled(parent: AlpacaOrder, target: AlpacaOrder, leg: Leg) -> bool:
-    """Whether a cancel has come to its end, for the legs of an entry as well."""
-    if target.status.value not in _DONE:
-        return False
-    legs = _legs_of(parent).values() if leg is Leg.ENTRY and parent.status.value != "filled" else ()
-    return all(child.status.value in _DONE for child in legs)
-
-
-def _describe(
-    order: AlpacaOrder, client_order_id: str, *, leg: Leg = Leg.ENTRY, parent: AlpacaOrder | None = None
-) -> BrokerOrder:
-    filled = float(order.filled_qty or 0.0)
-    status = _DONE.get(order.status.value)
-    if status is None:
-        status = PipelineStatus.PARTIALLY_FILLED if filled else PipelineStatus.SUBMITTED
-        if leg is not Leg.ENTRY and parent is not None and not _is_own_exit(parent) and parent.status.value != "filled":
-            status = PipelineStatus.PENDING
-    return BrokerOrder(
-        client_order_id=client_order_id,
-        order_id=str(order.id),
-        symbol=order.symbol or "",
-        side=Side.BUY if order.side is not None and order.side.value == "buy" else Side.SELL,
-        qty=float(order.qty or 0.0),
-        filled_qty=filled,
-        status=status,
-        reason="rejected by the exchange" if status is PipelineStatus.REJECTED else "",
-    )
-
-
-@contextmanager
-def _translated(*, writing: str | None = None) -> Iterator[None]:
-    """Turn what the library raises into the framework's errors; `writing` names the order that was being sent."""
-    import requests
-    from alpaca.common.exceptions import APIError
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-
-    def lost(text: str, error: Exception) -> BrokerError:
-        if writing is None:
-            return BrokerUnavailableError(f"Alpaca {text}: {error}")
-        return BrokerOutcomeUnknownError(f"Alpaca {text} in the middle of {writing}: {error}; ask for it by this identity.")
-
-    try:
-        yield
-    except APIError as error:
-        status = error.status_code or 0
-        if status == 404:
-            raise _NotFound(f"Alpaca has nothing there: {error}") from error
-        if status == 429 or status == 401:
-            raise BrokerUnavailableError(f"Alpaca did not take the request ({status}): {error}") from error
-        if status >= 500:
-            raise lost(f"failed ({status})", error) from error
-        if writing is not None and status in (403, 422):
-            raise _Refused(_message(error)) from error
-        raise BrokerError(f"Alpaca refused the request ({status}): {error}") from error
-    except requests.exceptions.InvalidJSONError as error:
-        raise _nonsense(error, writing) from error
-    except requests.exceptions.RequestException as error:
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
-        if isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(
-            reason, NewConnectionError | ConnectTimeoutError
-        ):
-            raise BrokerUnavailableError(f"Alpaca cannot be reached: {error}") from error
-        raise lost("was lost", error) from error
-    except (DataError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _nonsense(error, writing) from error
-
-
-def _nonsense(error: Exception, writing: str | None) -> BrokerError:
-    text = f"Alpaca answered what cannot be used: {type(error).__name__}: {str(error)[:300]}"
-    return BrokerError(text) if writing is None else BrokerOutcomeUnknownError(f"{text}; ask for {writing} by this identity.")
-
-
-def _message(error: Any) -> str:
-    try:
-        return str(error.message)
-    except (ValueError, KeyError, TypeError):
-        return str(error)

@@ -17,27 +17,22 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from agents.brokers import ib_loop
 from agents.brokers.broker import Account, BrokerOrder, BrokerPosition, Execution, Leg, Order, exit_ids
+from agents.brokers.cover import is_uncovered
+from agents.brokers.ib_words import DONE, GatewayState, build_orders, last_word, read_execution, split_exec_id
 from agents.brokers.ticks import on_grid
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError, ConfigurationError, DataError
-from core.types import PipelineStatus, Side
+from core.types import PipelineStatus
 
 _T = TypeVar("_T")
 
 LIVE_PORTS = (4001, 7496)
 _PAPER_PREFIX = "DU"
-_DONE = {
-    "Filled": PipelineStatus.FILLED,
-    "Cancelled": PipelineStatus.CANCELLED,
-    "ApiCancelled": PipelineStatus.CANCELLED,
-    "Inactive": PipelineStatus.REJECTED,
-}
-_UNSET = 1e300
 _PAUSE = 0.01
 
 
@@ -76,74 +71,6 @@ class IBConfig:
         for name in ("timeout_seconds", "cancel_seconds"):
             if not 0.0 < getattr(self, name) <= 600.0:
                 raise ConfigurationError(f"`{name}` must be in (0, 600], was {getattr(self, name)!r}.")
-
-
-@dataclass
-class _State:
-    """What the gateway knows, by our identity."""
-
-    working: dict[str, Any] = field(default_factory=dict)
-    done: dict[str, Any] = field(default_factory=dict)
-    executed: dict[str, float] = field(default_factory=dict)
-    fills: list[Any] = field(default_factory=list)
-
-    def find(self, client_order_id: str) -> Any | None:
-        """Return the trade under an identity; what works goes before what is done."""
-        return self.working.get(client_order_id) or self.done.get(client_order_id)
-
-    def describe(self, client_order_id: str) -> BrokerOrder | None:
-        """Return an order as the gateway knows it; None when it knows nothing."""
-        trade = self.find(client_order_id)
-        executed = self.executed.get(client_order_id, 0.0)
-        if trade is None:
-            fill = next((one for one in self.fills if one.execution.orderRef == client_order_id), None)
-            if fill is None:
-                return None
-            return BrokerOrder(
-                client_order_id=client_order_id,
-                order_id=str(fill.execution.permId),
-                symbol=fill.contract.symbol,
-                side=Side.BUY if fill.execution.side == "BOT" else Side.SELL,
-                qty=executed,
-                filled_qty=executed,
-                status=PipelineStatus.FILLED,
-            )
-        reported = (trade.orderStatus.filled, trade.order.filledQuantity)
-        filled = max(executed, *(qty for qty in reported if qty < _UNSET))
-        status = _DONE.get(trade.orderStatus.status)
-        reason = ""
-        if status is None:
-            status = PipelineStatus.PARTIALLY_FILLED if filled else PipelineStatus.SUBMITTED
-            if self.sleeps(client_order_id):
-                status = PipelineStatus.PENDING
-        elif status is PipelineStatus.REJECTED:
-            reason = _last_word(trade) or "inactive"
-        elif status is PipelineStatus.CANCELLED and _is_over(trade.order.goodTillDate):
-            status = PipelineStatus.EXPIRED
-        return BrokerOrder(
-            client_order_id=client_order_id,
-            order_id=str(trade.order.permId),
-            symbol=trade.contract.symbol,
-            side=Side.BUY if trade.order.action == "BUY" else Side.SELL,
-            qty=max(trade.order.totalQuantity, filled),
-            filled_qty=filled,
-            status=status,
-            reason=reason,
-        )
-
-    def entry_of(self, client_order_id: str) -> str:
-        """Return the entry that an exit belongs to; of anything else, itself."""
-        for suffix in exit_ids("").values():
-            stem = client_order_id.removesuffix(suffix)
-            if stem != client_order_id and all(self.find(name) is not None for name in exit_ids(stem).values()):
-                return stem
-        return client_order_id
-
-    def sleeps(self, client_order_id: str) -> bool:
-        """Whether it is an exit whose entry has nothing filled yet."""
-        entry = self.entry_of(client_order_id)
-        waits = entry != client_order_id and entry in self.working
-        return waits and not (self.executed.get(entry) or self.working[entry].orderStatus.filled)
 
 
 class IBBroker:
@@ -194,7 +121,7 @@ class IBBroker:
         return not self._armed or (self._config.port not in LIVE_PORTS and self._account.startswith(_PAPER_PREFIX))
 
     def connect(self) -> None:
-        """Reach the gateway, and give exits to what an interrupted cancel left without.
+        """Reach the gateway.
 
         Raises
         ------
@@ -225,7 +152,8 @@ class IBBroker:
     def cancel_order(self, client_order_id: str) -> BrokerOrder:
         """Cancel what is not filled of an order; named by one exit, both exits and what is not filled of the entry.
 
-        What an entry had filled keeps its exits: where TWS ended them with it, they are placed anew.
+        What an entry had filled keeps its exits: where TWS ended them with it, they are placed anew. Where that was
+        interrupted, cancelling again does the rest.
         """
         return self._ask(lambda: self._cancel(client_order_id))
 
@@ -241,10 +169,7 @@ class IBBroker:
         """Return what may still be filled, entries and living exits, oldest first."""
 
         async def read() -> list[BrokerOrder]:
-            state = await self._read()
-            names = sorted(state.working, key=lambda name: state.working[name].order.permId)
-            found = [state.describe(name) for name in names if not state.sleeps(name)]
-            return [one for one in found if one is not None]
+            return (await self._read()).list_open()
 
         return self._ask(read)
 
@@ -264,7 +189,7 @@ class IBBroker:
                 if time.monotonic() >= deadline:
                     raise BrokerUnavailableError("TWS has not told the commission of every execution yet; ask again.")
                 await asyncio.sleep(_PAUSE)
-            return [_execution(fill) for fill in fills]
+            return [read_execution(fill) for fill in fills]
 
         executions = sorted(self._ask(read), key=lambda one: one.filled_at)
         return [one for one in executions if since is None or one.filled_at >= since]
@@ -272,15 +197,7 @@ class IBBroker:
     def list_positions(self) -> list[BrokerPosition]:
         """Return what is held, by symbol; costs as TWS counts them, with commission."""
 
-        async def read() -> list[BrokerPosition]:
-            positions = await self._wait(self._ib.reqPositionsAsync())
-            return [
-                BrokerPosition(symbol=one.contract.symbol, qty=one.position, avg_cost=one.avgCost)
-                for one in positions
-                if one.account == self._account and one.position
-            ]
-
-        return sorted(self._ask(read), key=lambda position: position.symbol)
+        return self._ask(self._positions)
 
     def get_account(self) -> Account:
         """Return the cash."""
@@ -341,12 +258,6 @@ class IBBroker:
             ib.disconnect()
             raise
         self._ib = ib
-        try:
-            state = await self._read()
-            for name in [name for name in state.done if exit_ids(name)[Leg.STOP_LOSS] in state.done]:
-                await self._protect(state, name)
-        except (ConnectionError, TimeoutError) as error:
-            raise BrokerUnavailableError(f"TWS did not answer: {error or type(error).__name__}") from error
 
     def _choose_account(self, accounts: list[str]) -> str:
         wanted = self._config.account
@@ -359,12 +270,12 @@ class IBBroker:
             )
         return account
 
-    async def _read(self) -> _State:
+    async def _read(self) -> GatewayState:
         ib = self._ib
-        state = _State()
+        state = GatewayState()
         for trade in await self._wait(ib.reqAllOpenOrdersAsync()):
             if trade.order.orderRef and trade.order.account in ("", self._account):
-                table = state.done if trade.orderStatus.status in _DONE else state.working
+                table = state.done if trade.orderStatus.status in DONE else state.working
                 table[trade.order.orderRef] = trade
         for trade in await self._wait(ib.reqCompletedOrdersAsync(False)):
             if trade.order.orderRef and trade.order.account in ("", self._account):
@@ -374,9 +285,9 @@ class IBBroker:
         await self._wait(ib.reqExecutionsAsync())
         newest: dict[str, Any] = {}
         for fill in ib.fills():
-            name, revision = _identity(fill.execution.execId)
+            name, revision = split_exec_id(fill.execution.execId)
             if fill.execution.acctNumber == self._account and (
-                name not in newest or revision >= _identity(newest[name].execution.execId)[1]
+                name not in newest or revision >= split_exec_id(newest[name].execution.execId)[1]
             ):
                 newest[name] = fill
         state.fills = list(newest.values())
@@ -385,14 +296,22 @@ class IBBroker:
             state.executed[ref] = state.executed.get(ref, 0.0) + fill.execution.shares
         return state
 
+    async def _positions(self) -> list[BrokerPosition]:
+        found = [
+            BrokerPosition(symbol=one.contract.symbol, qty=one.position, avg_cost=one.avgCost)
+            for one in await self._wait(self._ib.reqPositionsAsync())
+            if one.account == self._account and one.position
+        ]
+        return sorted(found, key=lambda position: position.symbol)
+
     async def _place(self, order: Order) -> BrokerOrder:
         found = (await self._read()).describe(order.client_order_id)
         if found is not None:
             return found
-        trades = await self._send(order.symbol, _build(order, self._account), order.client_order_id)
+        trades = await self._send(order.symbol, build_orders(order, self._account), order.client_order_id)
         refused = next((trade for trade in trades if trade.isDone() and trade.orderStatus.status != "Filled"), None)
         if refused is None:
-            described = _State(working={trade.order.orderRef: trade for trade in trades}).describe(order.client_order_id)
+            described = GatewayState(working={trade.order.orderRef: trade for trade in trades}).describe(order.client_order_id)
             assert described is not None
             return described
         for trade in trades:
@@ -405,7 +324,7 @@ class IBBroker:
             side=order.side,
             qty=order.qty,
             status=PipelineStatus.REJECTED,
-            reason=_last_word(refused) or "inactive",
+            reason=last_word(refused) or "inactive",
         )
 
     async def _send(self, symbol: str, orders: list[Any], subject: str) -> list[Any]:
@@ -437,11 +356,8 @@ class IBBroker:
         entry = state.entry_of(client_order_id)
         family = {entry, *exit_ids(entry).values()}
         names = {client_order_id} if entry == client_order_id else family
-        wanted = [state.working[name] for name in names if name in state.working]
-        if not wanted:
-            return found
-        for trade in wanted:
-            self._ib.cancelOrder(trade.order)
+        for name in names & state.working.keys():
+            self._ib.cancelOrder(state.working[name].order)
         watched = {name: state.working[name] for name in family if name in state.working}
         deadline = time.monotonic() + self._config.cancel_seconds
         try:
@@ -458,15 +374,18 @@ class IBBroker:
         except (ConnectionError, TimeoutError) as error:
             raise BrokerOutcomeUnknownError(f"TWS was lost in the middle of cancelling {client_order_id}: {error!r}") from error
 
-    async def _protect(self, state: _State, client_order_id: str) -> None:
+    async def _protect(self, state: GatewayState, client_order_id: str) -> None:
         """Give exits to what a bracket bought before its entry was cancelled, where TWS ended them with it."""
         entry = state.done.get(client_order_id)
         names = exit_ids(client_order_id)
         if entry is None or entry.orderStatus.status == "Filled" or any(name not in state.done for name in names.values()):
             return
-        bought = state.executed.get(client_order_id, 0.0)
-        if not bought or any(name in state.working or state.executed.get(name) for name in names.values()):
+        described = state.describe(client_order_id)
+        if described is None or any(name in state.working or state.executed.get(name) for name in names.values()):
             return
+        if not is_uncovered(described, await self._positions(), state.list_open()):
+            return
+        bought = described.filled_qty
         from ib_async import LimitOrder, StopOrder
 
         target, stop = state.done[names[Leg.TAKE_PROFIT]].order, state.done[names[Leg.STOP_LOSS]].order
@@ -480,66 +399,5 @@ class IBBroker:
         if any(trade.isDone() for trade in trades):
             raise BrokerError(
                 f"{bought:g} shares of {entry.contract.symbol} from {client_order_id!r} have no exits: TWS refused "
-                f"{_last_word(trades[0]) or _last_word(trades[1])}."
+                f"{last_word(trades[0]) or last_word(trades[1])}."
             )
-
-
-def _build(order: Order, account: str) -> list[Any]:
-    """Return the entry and its exits; nothing of them works before the last is transmitted."""
-    from ib_async import LimitOrder, MarketOrder, StopOrder
-
-    action, other = ("BUY", "SELL") if order.side is Side.BUY else ("SELL", "BUY")
-    more: dict[str, Any] = {
-        "orderRef": order.client_order_id,
-        "account": account,
-        "tif": "GTC",
-        "transmit": not order.is_bracket,
-    }
-    if order.expires_at is not None:
-        more |= {"tif": "GTD", "goodTillDate": order.expires_at.strftime("%Y%m%d-%H:%M:%S")}
-    entry: Any = MarketOrder(action, order.qty, **more)
-    if order.limit_price is not None:
-        entry = LimitOrder(action, order.qty, order.limit_price, **more)
-    if order.stop_loss_price is None or order.take_profit_price is None:
-        return [entry]
-    names = exit_ids(order.client_order_id)
-    exits = {"account": account, "tif": "GTC", "parentId": 1}
-    target = LimitOrder(other, order.qty, order.take_profit_price, orderRef=names[Leg.TAKE_PROFIT], transmit=False, **exits)
-    stop = StopOrder(other, order.qty, order.stop_loss_price, orderRef=names[Leg.STOP_LOSS], transmit=True, **exits)
-    return [entry, target, stop]
-
-
-def _identity(exec_id: str) -> tuple[str, int]:
-    """Tell an execution from its revision, the last of the four parts of its id."""
-    name, _, revision = exec_id.rpartition(".")
-    return (name, int(revision)) if exec_id.count(".") == 3 and revision.isdigit() else (exec_id, 0)
-
-
-def _execution(fill: Any) -> Execution:
-    made = fill.execution
-    leg = next((leg for leg, suffix in exit_ids("").items() if made.orderRef.endswith(suffix)), Leg.ENTRY)
-    return Execution(
-        exec_id=_identity(made.execId)[0],
-        client_order_id=made.orderRef or f"permId-{made.permId}",
-        leg=leg,
-        symbol=fill.contract.symbol,
-        side=Side.BUY if made.side == "BOT" else Side.SELL,
-        qty=made.shares,
-        price=made.price,
-        commission=fill.commissionReport.commission,
-        filled_at=made.time.astimezone(UTC),
-    )
-
-
-def _last_word(trade: Any) -> str:
-    """What TWS said last of an order; empty where it said nothing."""
-    return next((entry.message for entry in reversed(trade.log) if entry.message), "")
-
-
-def _is_over(good_till: str) -> bool:
-    if not good_till:
-        return False
-    try:
-        return datetime.strptime(good_till[:17], "%Y%m%d-%H:%M:%S").replace(tzinfo=UTC) <= datetime.now(UTC)
-    except ValueError:
-        return False

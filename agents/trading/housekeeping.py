@@ -21,6 +21,7 @@ from core.clock import Clock
 from core.errors import BrokerError, ConfigurationError, DataError
 from core.store.decisions import ALL, DecisionLog, symbol_scope
 from core.store.trading_records import SeniorityTier
+from core.types import AgentHealth, HealthReport
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Housekeeping:
         self.alerts = alerts
         self.synced = Synced(reachable=False, reason="the broker was not asked yet")
         self.tier = SeniorityTier.TRAINEE
+        self._halted: set[str] = set()
         self._recovered = False
         self._ticked_at: datetime | None = None
 
@@ -137,9 +139,7 @@ class Housekeeping:
             return self.recover().valuation
         now = self.clock.now()
         self.synced = self.reconciler.sync(now)
-        if not self.synced.reachable:
-            self._recovered = False
-            self._tell("broker", "unreachable", self.synced.reason)
+        self._recovered = self.synced.reachable
         if self.synced.changed and self.outcomes.resolve(now):
             self.trade_log.forget()
         return self._value(now)
@@ -150,6 +150,23 @@ class Housekeeping:
         due = self._ticked_at is None or now - self._ticked_at >= timedelta(seconds=self.config.tick_seconds)
         if due or not self._recovered:
             self.tick()
+
+    def report_broker(self) -> HealthReport:
+        """Return how the way to the broker is doing, as of the last tick."""
+        ok = self.synced.reachable
+        return self._report("ares", AgentHealth.HEALTHY if ok else AgentHealth.FAILED, self.synced.reason)
+
+    def report_book(self) -> HealthReport:
+        """Return how the book is doing: failed while the equity is unknown, degraded while something is halted."""
+        valuation, halts = self.argus.valuation, self.argus.halts()
+        if valuation is None or valuation.equity is None:
+            unpriced = () if valuation is None else valuation.unpriced
+            return self._report("argus", AgentHealth.FAILED, f"the equity is unknown, no price of: {', '.join(unpriced)}")
+        halted = "; ".join(f"{halt.scope}: {halt.reason}" for halt in halts)
+        return self._report("argus", AgentHealth.DEGRADED if halts else AgentHealth.HEALTHY, halted)
+
+    def _report(self, agent: str, health: AgentHealth, message: str) -> HealthReport:
+        return HealthReport(agent_name=agent, status=health, message=message[:2000], checked_at=self.clock.now())
 
     def _value(self, now: datetime) -> Valuation:
         self.argus.reload(now)
@@ -163,8 +180,11 @@ class Housekeeping:
             if self.reconciler.cancel_entries(stopped):
                 self.synced = self.reconciler.sync(now)
                 self.argus.reload(now)
-        halted = [halt for halt in halts if halt.scope == ALL]
-        self._tell("trading", "halted" if halted else "trading", halted[0].reason if halted else "")
+        now_halted = {halt.scope: halt.reason for halt in halts}
+        for scope in sorted({ALL, *now_halted, *self._halted}):
+            self._tell(f"trading {scope}", "halted" if scope in now_halted else "open", now_halted.get(scope, ""))
+        self._halted = set(now_halted)
+        self._tell("broker", "reachable" if self.synced.reachable else "unreachable", self.synced.reason)
         self._tell("equity", "unknown" if valuation.equity is None else "known", ", ".join(valuation.unpriced))
         return valuation
 

@@ -7,11 +7,9 @@ and a text is searched in windows of words about as long as the listed name.
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from rapidfuzz import fuzz
@@ -22,12 +20,11 @@ from agents.trading.names import (
     LEGAL_FORMS,
     PARTICLES,
     STRUCTURE_WORDS,
-    group_servants,
     name_words,
     skeleton,
     sound,
-    words_of,
 )
+from agents.trading.text_words import TextWord, read_text_words
 
 _MIN_WORD_SIMILARITY = 0.82
 _SAME_CONSONANTS = 0.95
@@ -43,12 +40,6 @@ _NEAR_BY, _WINDOW = 4, 8
 _ROUNDING = 1e-9
 _GENERIC, _STRUCTURE, _PARTICLE = 0.35, 0.1, 0.02
 _CACHED_WORDS = 200_000
-_MOST_CACHED = 64
-_MIN_LETTERS_ALONE = 4
-_ALONE_WITHOUT_CASE = 0.9
-_POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
-_OPENINGS = "\"'‘’“”«„([{"
-_ENDS = frozenset('.,;:!?)"”»')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,7 +206,7 @@ class NameIndex:
         between other such words ("Delta Air Lines" does not mention "Delta"); where all words have capitals it scores at most
         0.9. Names of generic words alone ("National Bank") are not looked for in texts.
         """
-        tokens = _text_tokens(text)
+        tokens = read_text_words(text)
         near = [self._nearest(token.word) if token.is_name else self._exactly(token.word) for token in tokens]
         best: tuple[float, int] = (0.0, 0)
         found = ""
@@ -229,7 +220,7 @@ class NameIndex:
         score, name = best[0], -best[1]
         return None if score < at_least else NameMatch(listed=self.names[name], score=round(score, 6), found=found)
 
-    def _mentions(self, tokens: Sequence[_Token], near: Sequence[_Hits], at_least: float) -> Iterator[tuple[int, int, int]]:
+    def _mentions(self, tokens: Sequence[TextWord], near: Sequence[_Hits], at_least: float) -> Iterator[tuple[int, int, int]]:
         """Name the windows of a text that may mention a name: the name, where the window starts, and where it ends."""
         for at, hits in enumerate(near):
             if not hits:
@@ -247,7 +238,7 @@ class NameIndex:
                     if any(token.is_name for token in tokens[start:end]):
                         yield name, start, end
 
-    def _window(self, tokens: Sequence[_Token], near: Sequence[_Hits], start: int, name: int) -> tuple[int, int]:
+    def _window(self, tokens: Sequence[TextWord], near: Sequence[_Hits], start: int, name: int) -> tuple[int, int]:
         """Return the window from here that holds as many words of a name as it can.
 
         Where a part of a person's name is missing, names next to it belong to it as well: it may be another person's. Where
@@ -364,50 +355,6 @@ class NameIndex:
 
 _Hits = tuple[tuple[int, float], ...]
 """Listed words that a word is near to, with their similarity."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """A word of a text; `alone` is the most that a listed name of this one word may score here."""
-
-    word: str
-    is_name: bool
-    follows_name: bool
-    alone: float
-
-
-def _text_tokens(text: str) -> list[_Token]:
-    words: list[tuple[str, bool, bool]] = []
-    for chunk in text.split():
-        words += _text_words(chunk) if len(chunk) <= _MOST_CACHED else _text_words.__wrapped__(chunk)
-    n_capital = sum(capital for _, capital, _ in words)
-    # Where all is written small, or hardly anything is, capital letters tell nothing about names.
-    tells = 0 < n_capital <= len(words) / 2
-    tokens, at = [], 0
-    for word, size in group_servants([word for word, _, _ in words]):
-        end = at + size
-        capital = words[at][1] or not n_capital
-        after = not words[end - 1][2] and end < len(words) and words[end][1]
-        before = at > 0 and not words[at - 1][2] and words[at - 1][1]
-        alone = 0.0
-        if capital and len(word) >= _MIN_LETTERS_ALONE:
-            alone = _ALONE_WITHOUT_CASE if not tells else 0.0 if after or before else 1.0
-        tokens.append(_Token(word, capital, tells and capital and before, alone))
-        at = end
-    return tokens
-
-
-@lru_cache(maxsize=65_536)
-def _text_words(chunk: str) -> tuple[tuple[str, bool, bool], ...]:
-    """Return the words of a piece of text without blanks: each with whether it has a capital, and whether a pause follows."""
-    parts, capital, last = words_of(_POSSESSIVE.sub("", chunk)), _is_capital(chunk), chunk[-1] in _ENDS
-    return tuple((part, capital, last and at == len(parts) - 1) for at, part in enumerate(parts))
-
-
-def _is_capital(chunk: str) -> bool:
-    """Say whether a word has a part, as in ``al-Rashid``, that starts with a capital letter or one of a script without them."""
-    starts = (part.lstrip(_OPENINGS)[:1] for part in chunk.split("-"))
-    return any(first.isalpha() and not first.islower() for first in starts)
 
 
 def _weight(raw: str) -> float:

@@ -44,6 +44,7 @@ from agents.trading.outcomes import OutcomeResolver
 from agents.trading.pythia import Pythia
 from agents.trading.reconciliation import Reconciler, order_statuses
 from agents.trading.seniority import Ladder
+from agents.trading.watchdog import Watchdog
 from agents.trading.zeus import Verdict, Zeus
 from core.errors import ChatModelError, StoreConflictError
 from core.store.decisions import ALL, DecisionBatch, DecisionLog, Screened, symbol_scope
@@ -227,6 +228,13 @@ class Pipeline:
         """Lift a halt; false when there was none."""
         scope = ALL if symbol is None else symbol_scope(symbol)
         return self.argus.resume(scope, actor=actor, now=self.context.clock.now())
+
+    def register(self, watchdog: Watchdog) -> None:
+        """Have a watchdog look at every agent; one that cannot reach the broker is restarted by connecting again."""
+        for name, breaker in self.breakers.items():
+            watchdog.register(name, breaker.report)
+        watchdog.register("ares", self.housekeeping.report_broker, self.context.broker.connect)
+        watchdog.register("argus", self.housekeeping.report_book)
 
     # The graph
 

@@ -20,7 +20,6 @@ from core.errors import ConfigurationError, DataError, MissingDataError
 
 _BUSY = (429, 503)
 _MOST_REDIRECTS = 3
-_CHUNK_BYTES = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +158,8 @@ class Web:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             raise DataError(f"{url} came compressed ({answer.headers['Content-Encoding']}), which was not asked for.")
         content = bytearray()
-        for chunk in answer.iter_raw(_CHUNK_BYTES):
+        # As it comes: a chunk size would wait for that many bytes, for ever where they drip.
+        for chunk in answer.iter_raw():
             content += chunk
             if len(content) > self._config.max_bytes:
                 raise DataError(f"{url} is larger than {self._config.max_bytes} bytes.")

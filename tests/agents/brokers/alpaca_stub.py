@@ -215,7 +215,7 @@ class Exchange:
             rows = [one for one in self.fills for _ in range(2 if self.repeat_fills else 1)]
             if "after" in query:
                 after = datetime.fromisoformat(query["after"])
-                rows = [one for one in rows if datetime.fromisoformat(one["transaction_time"]) >= after]
+                rows = [one for one in rows if datetime.fromisoformat(one["transaction_time"]) > after]
             if "page_token" in query:
                 rows = [one for one in rows if one["id"] > query["page_token"]]
             return 200, rows[: int(query["page_size"])]

@@ -139,6 +139,21 @@ def test_what_a_cancelled_entry_had_filled_keeps_exits(broker: Broker, world: Wo
     assert [one.leg for one in broker.list_executions()] == [Leg.ENTRY, Leg.STOP_LOSS]
 
 
+def test_what_was_sold_meanwhile_gets_no_exits(broker: Broker, world: World) -> None:
+    broker.place_order(bracket())
+    world.fill("a", 4.0, 100.0)
+    broker.cancel_order("a")
+    broker.cancel_order("a-sl")
+    assert open_orders(broker) == {}
+    broker.place_order(Order(client_order_id="s", symbol="AAPL", side=Side.SELL, qty=4.0))
+    assert broker.cancel_order("a").status is PipelineStatus.CANCELLED
+    assert open_orders(broker) == {"s": 4.0}
+    world.fill("s", 4.0, 99.0)
+    assert broker.cancel_order("a").status is PipelineStatus.CANCELLED
+    assert open_orders(broker) == {}
+    assert broker.list_positions() == []
+
+
 def test_cancelling_one_exit_cancels_the_other(broker: Broker, world: World) -> None:
     broker.place_order(bracket())
     world.fill("a", 10.0, 100.0)

@@ -1,4 +1,5 @@
 import json
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -181,6 +182,13 @@ def test_the_command_prints_the_markets_and_a_table() -> None:
     assert "bracket: every trade has the pipeline's bracket" in text
     assert "20 accounts a market, 30 signals after 0 on paper, 10 bps a round trip, seed 0" in text
     assert "growth less ramp's" in text
+
+
+def test_a_terminal_sees_how_many_signals_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = CliRunner().invoke(ab, ["--accounts", "2", "--trades", "4", "--sizing", "fixed"], catch_exceptions=False)
+    assert "20/20" in re.sub(r"\x1b\[[^m]*m", "", result.stderr)
+    assert "20/20" not in result.stdout
 
 
 def test_the_command_refuses_a_sizing_it_does_not_know() -> None:

@@ -1,10 +1,11 @@
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from agents.trading.hades import Hades, HadesConfig, Screening
 from agents.trading.name_index import ListedName
-from agents.trading.sanctions import FictitiousLists, ListFile, ListFormat, SanctionsFiles
+from agents.trading.sanctions import FictitiousLists, ListFile, ListFormat, SanctionsFiles, fictitious_files
 from core.clock import FixedClock
 from core.errors import ConfigurationError
 from core.types import BindingConstraint, Severity, Stage
@@ -156,19 +157,19 @@ def test_a_list_that_is_too_old_or_not_yet_published_refuses_everything(age: tim
     assert screening.filtered.compliance_score == (1.0 if usable else 0.0)
 
 
-def test_one_old_list_among_new_ones_refuses_everything(tmp_path: object) -> None:
+def test_one_old_list_among_new_ones_refuses_everything() -> None:
     files = SanctionsFiles(
         [
             ListFile(format=item.format, path=item.path, dated=NOW - timedelta(days=15 if item.format is ListFormat.UN else 0))
-            for item in FictitiousLists(FixedClock(NOW))._files.files
+            for item in fictitious_files()
         ]
     )
     screening = Hades(files, HadesConfig(), FixedClock(NOW)).screen(signal())
     assert constraint_of(screening) is BindingConstraint.SANCTIONS_LIST_MISSING
 
 
-def test_a_missing_list_refuses_everything(tmp_path: object) -> None:
-    files = SanctionsFiles([ListFile(format=ListFormat.UN, path=tmp_path / "nowhere.xml")])  # type: ignore[operator]
+def test_a_missing_list_refuses_everything(tmp_path: Path) -> None:
+    files = SanctionsFiles([ListFile(format=ListFormat.UN, path=tmp_path / "nowhere.xml")])
     screening = Hades(files, HadesConfig(), FixedClock(NOW)).screen(signal())
     assert constraint_of(screening) is BindingConstraint.SANCTIONS_LIST_MISSING
     assert screening.refusal is not None

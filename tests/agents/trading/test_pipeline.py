@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agents.trading.alerts import Alert, Alerts, AlertsConfig
 from agents.trading.ares import AresConfig
 from agents.trading.context import PipelineConfig, TradingConfig, find_lists
 from agents.trading.gates import build_gates
@@ -15,11 +16,12 @@ from agents.trading.milestones import MilestonesConfig, StageRules
 from agents.trading.pythia import PythiaConfig
 from agents.trading.sanctions import FictitiousLists, SanctionsFiles
 from agents.trading.seniority import SeniorityConfig
+from agents.trading.watchdog import Watchdog, WatchdogConfig
 from core.clock import FixedClock
 from core.settings import Settings
 from core.store.opening import Store, open_store
 from core.store.trading_records import MilestoneStage
-from core.types import BindingConstraint, PipelineStatus, RawSignal, Side, Stage
+from core.types import AgentHealth, BindingConstraint, PipelineStatus, RawSignal, Side, Stage
 from tests.agents.trading.desk import CASH, NOW, Desk, Prices, bad_news, build_desk, signal
 from tests.conftest import Server
 
@@ -84,6 +86,7 @@ def test_bad_news_that_comes_twice_sells_once(desk: Desk) -> None:
     assert desk.pipeline.argus.halts() == []
 
 
+AGENTS = ("icarus", "hades", "artemis", "pythia", "zeus", "ares", "argus", "watchdog")
 BAD_INPUT = {
     "a naive time": {"published_at": "2024-03-04T15:00:00"},
     "an unknown category": {"category": "gossip"},
@@ -286,3 +289,46 @@ def test_an_entry_that_waits_too_long_expires_and_frees_its_place(store: Store) 
     assert stored.status is PipelineStatus.EXPIRED
     (again,) = desk.pipeline.run([signal("AAA")])
     assert again.status is PipelineStatus.SUBMITTED
+
+
+def test_a_watchdog_sees_every_agent_the_broker_and_the_book(desk: Desk) -> None:
+    dog = Watchdog(desk.store.trading, WatchdogConfig(), desk.clock, Alerts([], AlertsConfig(), desk.clock))
+    desk.pipeline.recover()
+    desk.pipeline.register(dog)
+    seen = {report.agent_name: report.status for report in dog.look()}
+    assert seen == dict.fromkeys(AGENTS, AgentHealth.HEALTHY)
+    desk.pipeline.halt("lunch", actor="operator", symbol="AAA")
+    assert {report.status for report in dog.look() if report.agent_name == "argus"} == {AgentHealth.DEGRADED}
+    desk.pipeline.run([signal("BBB")])
+    desk.bar("BBB", 50.0)
+    desk.pipeline.tick()
+    del desk.prices.last["BBB"]
+    desk.pipeline.tick()
+    assert {report.status for report in dog.look() if report.agent_name == "argus"} == {AgentHealth.FAILED}
+
+
+def test_changes_of_state_are_told_once(store: Store) -> None:
+    class Heard:
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        @property
+        def name(self) -> str:
+            return "heard"
+
+        def send(self, alert: Alert) -> None:
+            self.lines.append(f"{alert.subject} {alert.state}")
+
+    heard, clock = Heard(), FixedClock(NOW)
+    desk = build_desk(store, clock=clock, alerts=Alerts([heard], AlertsConfig(), clock))
+    for _ in range(2):
+        desk.pipeline.tick()
+    heard.lines.clear()
+    desk.pipeline.halt("lunch", actor="operator")
+    desk.pipeline.halt("fire", actor="operator", symbol="AAA")
+    for _ in range(2):
+        desk.pipeline.tick()
+    desk.pipeline.resume(actor="operator", symbol="AAA")
+    for _ in range(2):
+        desk.pipeline.tick()
+    assert heard.lines == ["trading all halted", "trading symbol:AAA halted", "trading symbol:AAA open"]

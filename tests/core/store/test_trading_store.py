@@ -221,6 +221,17 @@ def test_an_outcome_reaches_the_decision_and_is_not_overwritten_by_it(store: Tra
     assert store.list_decision_traces() == [closed]
 
 
+def test_decisions_are_found_by_their_signals(store: TradingStore) -> None:
+    ids = [save(store, number) for number in range(3)]
+    for signal_id in ids:
+        store.save_decision_trace(trace(signal_id))
+    found = store.list_decision_traces(signal_ids=[ids[2], ids[0], str(uuid4())])
+    assert {item.signal_id for item in found} == {ids[0], ids[2]}
+    assert store.list_decision_traces(signal_ids=[]) == []
+    with pytest.raises(DataError, match="`signal_ids` must be a UUID"):
+        store.list_decision_traces(signal_ids=["17"])
+
+
 def test_a_decision_on_an_unknown_signal_is_refused(store: TradingStore) -> None:
     with pytest.raises(StoreConflictError, match="signal_id"):
         store.save_decision_trace(trace(str(uuid4())))
