@@ -48,9 +48,10 @@ Examples:
 @click.option("--calendar", default="XNYS", show_default=True, help="Exchange calendar of --loop.")
 @click.option(
     "--data",
-    default="packaged",
+    multiple=True,
+    default=("packaged",),
     show_default=True,
-    help="Prices: `packaged`, a CSV or Parquet file, or an address with {symbol}.",
+    help="Prices: `packaged`, a CSV or Parquet file, or an address with {symbol}; of several, the first that knows a symbol.",
 )
 @click.option(
     "--news", multiple=True, type=click.Path(path_type=Path), help="CSV or JSONL file of news to take in; may be repeated."
@@ -83,7 +84,7 @@ def trade(
     every: float | None,
     rounds: int | None,
     calendar: str,
-    data: str,
+    data: tuple[str, ...],
     news: tuple[Path, ...],
     lists: Path | None,
     fictitious_lists: bool,
@@ -144,7 +145,7 @@ trade.add_command(ab)
 def _open_desk(
     stack: ExitStack,
     *,
-    data: str,
+    data: tuple[str, ...],
     news: tuple[Path, ...],
     lists: Path | None,
     fictitious_lists: bool,
@@ -159,6 +160,7 @@ def _open_desk(
     from agents.brokers.paper import PaperConfig
     from agents.trading.alerts import Alerts, AlertsConfig, build_channels
     from agents.trading.ares import AresConfig
+    from agents.trading.broker_market import LayeredMarket
     from agents.trading.context import TradingConfig, TradingContext, find_lists
     from agents.trading.hermes import Hermes, HermesConfig
     from agents.trading.news_files import NewsFile
@@ -172,12 +174,12 @@ def _open_desk(
     from use_cases.sectors import SECTORS
 
     settings, clock, hours = Settings.load(), SystemClock(), ExchangeSessions(calendar)
-    source: ListSource = SanctionsFiles(find_lists(lists or settings.home / "sanctions"))
+    published: ListSource = SanctionsFiles(find_lists(lists or settings.home / "sanctions"))
     context = stack.enter_context(
         TradingContext.from_settings(
             settings,
-            data=_open_market(stack, data, clock),
-            lists=FictitiousLists(clock) if fictitious_lists else source,
+            data=LayeredMarket([_open_market(stack, source, clock) for source in data]),
+            lists=FictitiousLists(clock) if fictitious_lists else published,
             clock=clock,
             paper=PaperConfig(initial_cash=cash),
             config=TradingConfig(ares=AresConfig(expiry_minutes=expiry_minutes)),
@@ -200,19 +202,19 @@ def _open_desk(
     return step, clock, hours
 
 
-def _open_market(stack: ExitStack, data: str, clock: Clock) -> MarketData:
+def _open_market(stack: ExitStack, source: str, clock: Clock) -> MarketData:
     from agents.trading.packaged_market import load_packaged_market, read_csv_market
 
-    if data == "packaged":
+    if source == "packaged":
         return load_packaged_market()
-    if not data.startswith(("http://", "https://")):
-        return read_csv_market(data)
+    if not source.startswith(("http://", "https://")):
+        return read_csv_market(source)
     from agents.trading.downloaded_market import DownloadConfig, DownloadedMarket
     from agents.trading.web import Web, WebConfig
     from core.provenance import code_version
 
     web = stack.enter_context(Web(WebConfig(user_agent=f"aqf/{code_version()}")))
-    return DownloadedMarket(web, DownloadConfig(address=data), clock)
+    return DownloadedMarket(web, DownloadConfig(address=source), clock)
 
 
 def _tell(done: Round, *, as_json: bool) -> None:
