@@ -96,8 +96,9 @@ def draw_hit_rates(points: Sequence[RatePoint], *, title: str = "Hit rates, meas
     places = list(range(len(shown)))
     for place, point in zip(places, shown, strict=True):
         axes.plot([point.measured, point.shrunk], [place, place], color=FAINT, linewidth=2.5, zorder=1)
-    axes.scatter([p.measured for p in shown], places, s=34, facecolor="white", edgecolor=PALETTE[1], zorder=2, label="measured")
-    axes.scatter([p.shrunk for p in shown], places, s=34, color=PALETTE[0], zorder=3, label="shrunk towards one half")
+    # The ring is the larger one: it shows around the dot where both are at the same place.
+    axes.scatter([p.measured for p in shown], places, s=62, facecolor="white", edgecolor=PALETTE[1], zorder=2, label="measured")
+    axes.scatter([p.shrunk for p in shown], places, s=22, color=PALETTE[0], zorder=3, label="shrunk towards one half")
     axes.axvline(0.5, color=INK, linewidth=0.8, zorder=1)
     axes.set_yticks(places, [f"{point.label}  (n={point.n})" for point in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)

@@ -281,7 +281,7 @@ def _draw(
         log_scale = charts.needs_log_scale(lines)
         pictures["equity"] = charts.draw_equity(lines, log=log_scale, title="Growth of 1 after costs")
         pictures["drawdown"] = charts.draw_drawdown(lines)
-    endings = {f"{kill.binding_constraint.value} ({kill.killed_at_stage.value})": kill.n for kill in kills}
+    endings = {f"{kill.binding_constraint.value.replace('_', ' ')} ({kill.killed_at_stage.value})": kill.n for kill in kills}
     if n_ordered > 0:
         endings["ordered"] = n_ordered
     if endings:
