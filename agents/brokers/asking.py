@@ -6,11 +6,15 @@ arrived, it surely has not, or nobody knows, which is said.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from agents.brokers.broker import Broker, BrokerOrder, Order
 from core.errors import BrokerError, BrokerUnavailableError, DataError
 from core.types import PipelineStatus
+
+T = TypeVar("T")
 
 _STATES = frozenset(
     {
@@ -91,7 +95,25 @@ def end(broker: Broker, client_order_id: str) -> bool:
             answer = broker.find_order(client_order_id)
         except (BrokerError, DataError):
             return False
+        if not isinstance(answer, BrokerOrder | None):
+            return False
     return answer is None or answer.status not in (PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED)
+
+
+def read_all(kind: type[T], answer: object) -> list[T]:
+    """Believe a list only if it holds what it should.
+
+    Raises
+    ------
+    BrokerError
+        If it does not.
+    """
+    if not isinstance(answer, Sequence) or isinstance(answer, str):
+        raise BrokerError(f"the broker answered {type(answer).__name__}, expected a list of {kind.__name__}.")
+    for item in answer:
+        if not isinstance(item, kind):
+            raise BrokerError(f"the broker answered a list with {type(item).__name__} in it, expected {kind.__name__}.")
+    return list(answer)
 
 
 def read_answer(order: Order, answer: object) -> Sent:

@@ -180,8 +180,8 @@ class Ares:
         if qty < 1:
             reason = f"{size:.4%} of {equity:.2f} buys no share of {symbol} at {quote.price:g}"
             return _refuse(BindingConstraint.SIZE_BELOW_ONE_SHARE, reason)
-        distance = self._stop_distance(symbol, quote.price, now)
         try:
+            distance = self._stop_distance(symbol, quote.price, now)
             order = Order(
                 client_order_id=order_identity(signal_id, symbol),
                 symbol=symbol,

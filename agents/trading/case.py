@@ -98,7 +98,7 @@ class Case:
 
     def passed(self, stage: Stage, note: str = "") -> None:
         """Take down that a stage let it pass."""
-        self.stages.append(StageOutcome(stage=stage, passed=True, note=note))
+        self.stages.append(StageOutcome(stage=stage, passed=True, note=note[:_MOST_REASON]))
 
     def refuse(self, refusal: Refusal) -> None:
         """Take down that a stage ended its way."""

@@ -10,7 +10,8 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from agents.brokers.broker import Broker
+from agents.brokers.asking import read_all
+from agents.brokers.broker import Account, Broker, BrokerPosition
 from agents.trading.argus import Argus, Valuation
 from agents.trading.context import Alerting, PipelineConfig
 from agents.trading.hit_rates import RememberingTradeLog
@@ -190,7 +191,7 @@ class Housekeeping:
 
     def _open_account(self, now: datetime) -> None:
         """Write down the opening balance, and later what the broker's cash shows beyond our fills."""
-        account = self.broker.get_account()
+        account = self._account()
         if account.currency != self.argus.config.currency:
             raise ConfigurationError(
                 f"the account is kept in {account.currency} and the rules in {self.argus.config.currency}: set "
@@ -201,9 +202,13 @@ class Housekeeping:
         if moved is None:
             self.log.move_cash("opening", account.cash - by_fills, now, "cash at the broker at the first start")
 
+    def _account(self) -> Account:
+        (account,) = read_all(Account, [self.broker.get_account()])
+        return account
+
     def _compare(self, now: datetime) -> tuple[str, ...]:
         ours = {line.symbol: line.qty for line in self.log.list_ledger()}
-        theirs = {position.symbol: position.qty for position in self.broker.list_positions()}
+        theirs = {position.symbol: position.qty for position in read_all(BrokerPosition, self.broker.list_positions())}
         differing = tuple(
             sorted(name for name in {*ours, *theirs} if abs(ours.get(name, 0.0) - theirs.get(name, 0.0)) > _SHARES)
         )
@@ -216,7 +221,7 @@ class Housekeeping:
 
     def _explain_cash(self, now: datetime) -> None:
         """Take cash that no fill explains, while every share is, for money paid in or out: dividends, interest, deposits."""
-        cash = self.broker.get_account().cash
+        cash = self._account().cash
         known = (self.log.cash_movements() or 0.0) + sum(line.cash for line in self.log.list_ledger())
         if abs(cash - known) <= max(self.config.cash_tolerance, 1e-9 * abs(cash)):
             return

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from agents.brokers.asking import Sent, ask, cancel, end, read_answer, send
-from agents.brokers.broker import Broker, Execution, Order, exit_ids
+from agents.brokers.asking import Sent, ask, cancel, end, read_all, read_answer, send
+from agents.brokers.broker import Broker, BrokerOrder, Execution, Order, exit_ids
 from core.errors import BrokerError, DataError, StoreError, StoreUnavailableError
 from core.store.decisions import DecisionBatch, DecisionLog, OpenOrder, OrderStatus, symbol_scope
 from core.store.trading_records import Fill
@@ -122,7 +122,10 @@ class Reconciler:
         for identity in self._watchers(order.symbol):
             if not end(self.broker, identity):
                 return Sent(status=PipelineStatus.UNKNOWN, reason=f"the exit {identity} could not be cancelled")
-        self._collect(now, everything=False)
+        try:
+            self._collect(now, everything=False)
+        except (BrokerError, DataError) as error:
+            return Sent(status=PipelineStatus.UNKNOWN, reason=f"what its exits sold is not known: {error}")
         held = next((line.qty for line in self.log.list_ledger() if line.symbol == order.symbol), 0.0)
         if held <= 0.0:
             return Sent(status=PipelineStatus.CANCELLED, reason="the position was closed by its exits meanwhile")
@@ -146,10 +149,7 @@ class Reconciler:
         since = None
         if not everything and self._watermark is not None:
             since = self._watermark - timedelta(seconds=self.config.overlap_seconds)
-        reported = list(self.broker.list_executions(since))
-        for item in reported:
-            if not isinstance(item, Execution):
-                raise BrokerError(f"the broker reported {type(item).__name__}, expected an execution.")
+        reported = read_all(Execution, self.broker.list_executions(since))
         fresh = {item.exec_id: item for item in reported if item.exec_id not in self._seen}
         if not fresh:
             return 0
@@ -241,7 +241,7 @@ class Reconciler:
         decided = [order for order in open_orders if "order" in order.payload]
         if not decided:
             return 0
-        alive = {order.client_order_id: order for order in self.broker.list_open_orders()}
+        alive = {order.client_order_id: order for order in read_all(BrokerOrder, self.broker.list_open_orders())}
         batch = DecisionBatch()
         lifted: list[str] = []
         for mine in decided:
@@ -278,7 +278,7 @@ class Reconciler:
                 status = PipelineStatus.UNKNOWN
             else:
                 status = PipelineStatus.CANCELLED
-        if status is PipelineStatus.FILLED:
+        if status is PipelineStatus.FILLED and not self._all_counted(sent):
             # Its executions say so, not its state: until they are reported the order stays open here.
             status = (
                 PipelineStatus.PARTIALLY_FILLED if mine.status is PipelineStatus.PARTIALLY_FILLED else PipelineStatus.SUBMITTED
@@ -295,6 +295,12 @@ class Reconciler:
                     told = trace.status if filled and status not in _ENDED else status
                     batch.traces.append(replace(trace, status=told, order_id=trace.order_id or sent.order_id))
 
+    def _all_counted(self, sent: Sent) -> bool:
+        """Say whether every share of an order that the broker calls filled has been counted here."""
+        assert sent.broker_order is not None
+        counted = sum(fill.qty for fill in self.log.list_fills([sent.broker_order.client_order_id]))
+        return counted >= sent.broker_order.qty
+
     def _watchers(self, symbol: str) -> list[str]:
         """Return the orders that could change a position beside the one that closes it: exits first, then entries."""
         mine = [order for order in self.log.list_open_orders() if order.symbol == symbol]
@@ -310,8 +316,10 @@ class Reconciler:
 def order_statuses(client_order_id: str, status: PipelineStatus, order_id: str | None, *, bracket: bool) -> list[OrderStatus]:
     """Return the states of an order and of its exits that follow from what became of the order.
 
-    Notes ----- Exits live as long as something of the entry is, or may be, filled. An entry that ended keeps them open
-    here: whether it ended without a share is for the fills to say, see `OutcomeResolver`.
+    Notes
+    -----
+    Exits live as long as something of the entry is, or may be, filled. An entry that ended keeps them open here: whether it
+    ended without a share is for the fills to say, see `OutcomeResolver`.
     """
     found = [OrderStatus(client_order_id=client_order_id, status=status, order_id=order_id)]
     if bracket and status in _LIVE:

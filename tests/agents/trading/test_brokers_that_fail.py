@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from agents.brokers.broker import BrokerOrder, Execution, Leg
+from agents.brokers.matching import MatchingRules
+from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.limits import LimitsConfig
+from agents.trading.market_data import Bar
 from agents.trading.pythia import PythiaConfig
 from agents.trading.seniority import SeniorityConfig
 from core.clock import FixedClock
@@ -15,7 +18,7 @@ from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailabl
 from core.store.opening import Store
 from core.store.trading_records import Seniority, SeniorityTier
 from core.types import BindingConstraint, PipelineStatus, Side, Stage
-from tests.agents.trading.desk import NOW, Desk, bad_news, build_desk, paper_broker, signal
+from tests.agents.trading.desk import CASH, NOW, Desk, bad_news, build_desk, paper_broker, signal
 
 
 class Moody:
@@ -267,3 +270,59 @@ def test_a_position_whose_exits_cannot_be_cancelled_is_not_sold_twice(desk: Desk
     desk.pipeline.tick()
     assert desk.pipeline.argus.held == {}
     assert [trade.exit_reason for trade in desk.store.trading.trades.list_trades()] == ["signal"]
+
+
+@pytest.mark.parametrize("method", ["list_executions", "list_open_orders", "list_positions", "get_account"])
+@pytest.mark.parametrize("answer", [None, "nothing", [None]], ids=repr)
+def test_nonsense_for_a_list_is_a_broker_that_does_not_answer(desk: Desk, method: str, answer: Any) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.broker.instead[method] = answer
+    fresh = desk.restart()
+    assert not fresh.pipeline.recover().synced.reachable
+    (trace,) = fresh.pipeline.run([signal("BBB")])
+    assert trace.binding_constraint is BindingConstraint.BROKER_UNAVAILABLE
+    desk.broker.calm()
+    (trace,) = fresh.pipeline.run([signal("BBB")])
+    assert trace.status is PipelineStatus.SUBMITTED
+
+
+def test_silence_in_the_middle_of_a_sale_sells_at_the_next_tick(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    exits = desk.broker.inner.cancel_order
+
+    def cancel_and_fall_silent(name: str) -> Any:
+        desk.broker.before["list_executions"] = SILENCE
+        return exits(name)
+
+    desk.broker.instead["cancel_order"] = cancel_and_fall_silent
+    (trace,) = desk.pipeline.run([bad_news("AAA")])
+    assert trace.status is PipelineStatus.UNKNOWN
+    desk.broker.calm()
+    desk.clock.advance(timedelta(minutes=1))
+    desk.pipeline.tick()
+    (sale,) = [order for order in desk.broker.list_open_orders() if order.side is Side.SELL]
+    assert (sale.qty, scopes(desk)) == (5.0, [])
+
+
+def test_what_an_exit_has_sold_is_not_sold_again_and_the_trade_has_the_mean_price(store: Store) -> None:
+    clock = FixedClock(NOW)
+    rules = MatchingRules(commission_bps=0.0, slippage_bps=0.0, participation_limit=0.5)
+    broker = PaperBroker(store.trading.gateway, PaperConfig(initial_cash=CASH, rules=rules), clock)
+    desk = build_desk(store, broker=broker, clock=clock)
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.clock.advance(timedelta(minutes=1))
+    # The stop is touched at 96, and half of four shares is all that this bar can buy.
+    broker.on_bar(Bar(symbol="AAA", at=clock.now(), open=96.0, high=96.0, low=96.0, close=96.0, volume=4.0))
+    desk.prices.last["AAA"] = 96.0
+    (trace,) = desk.pipeline.run([bad_news("AAA")])
+    assert trace.status is PipelineStatus.SUBMITTED
+    desk.bar("AAA", 90.0)
+    desk.pipeline.tick()
+    (trade,) = store.trading.trades.list_trades()
+    assert (trade.exit_price, trade.exit_reason) == (pytest.approx((2 * 96.0 + 3 * 90.0) / 5), "signal")
+    desk.pipeline.tick()
+    assert {row["status"] for row in desk.rows("order_intents")} == {"filled", "cancelled"}
+    assert desk.pipeline.argus.closing == frozenset()
