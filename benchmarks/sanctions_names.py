@@ -2,7 +2,8 @@
 
 The matching was tuned on the stock ``TUNING`` only; what is reported and asserted is measured on ``MEASURING``, with another
 seed. Spellings come from published romanisation systems of Cyrillic (BGN/PCGN, ISO 9 without marks, French, German) and from
-spellings of Arabic names as they are met in print, not from the tables of `agents.trading.names`.
+spellings of Arabic names as they are met in print, not from the tables of `agents.trading.names`. The look-alikes, the harmless
+texts and the sentences around a name are the same for both: real companies, on which real lists had raised false alarms.
 """
 
 from __future__ import annotations
@@ -52,27 +53,19 @@ _UNLIKE_BUSINESS = (
     "Pizza",
 )
 _LOOK_ALIKES = (
-    "Charcoal Grill Company",
-    "Coalition Brewing",
-    "Delta Air Lines",
-    "Apple Inc.",
-    "Bank of America",
-    "National Grid plc",
-    "General Electric",
-    "First Solar",
-    "United Parcel Service",
-    "Industrial Bank of Korea",
-    "International Paper",
-    "Southwest Airlines",
-    "Union Pacific",
-    "Marathon Petroleum",
-    "Western Digital",
-    "Steel Dynamics",
-    "East West Bancorp",
-    "Trade Desk",
-    "Energy Transfer",
-    "Global Payments",
-)
+    "Charcoal Grill Company", "Coalition Brewing", "Delta Air Lines", "Apple Inc.", "Microsoft Corporation", "Visa",
+    "Intel", "Nike", "Sony", "Bayer AG", "BASF SE", "Dow Inc.", "Merck & Co.", "Cisco Systems", "Deere & Company",
+    "Lowe's", "Target Corporation", "CSX Corporation", "Valero Energy", "First Solar", "Tata Motors",
+    "Ford Motor Company", "General Motors", "General Electric", "Bank of America", "Wells Fargo", "Morgan Stanley",
+    "Goldman Sachs Group", "National Grid plc", "United Parcel Service", "Industrial Bank of Korea",
+    "International Paper", "Southwest Airlines", "Union Pacific", "Marathon Petroleum", "Western Digital",
+    "Steel Dynamics", "East West Bancorp", "Trade Desk", "Energy Transfer", "Global Payments", "Micron Technology",
+    "Boeing", "Caterpillar", "Volkswagen", "Siemens", "SAP", "Infineon Technologies", "Continental AG",
+    "Toyota Motor", "Samsung Electronics", "Taiwan Semiconductor Manufacturing", "Alibaba Group", "Tencent",
+    "Petrobras", "Vale", "Cemex", "Banco Santander", "Infosys", "HDFC Bank", "Emirates NBD", "Iron Mountain",
+    "Orion Energy Systems", "Apollo Global Management", "Phoenix Group", "Atlas Air", "Zenith National",
+    "Air Products and Chemicals", "Occidental Petroleum", "Commercial Metals",
+)  # fmt: skip
 _HEADLINES = (
     "{} halts production after a fire at its main plant",
     "Shares of {} rise after quarterly results beat estimates",
@@ -201,6 +194,7 @@ MEASURING = Stock(
         "qui len ast fer mun dor pel xan yor bri cla stu hem gol nav wes jut lim pra opt ire das vik zem hol eru nyx tam fal"
     ),
 )
+_SHARE_OF_SHORT_NAMES = 0.1
 _SUFFIXES = ("ов", "енко", "ский", "ин", "ук", "евич")
 _INFIXES = ("", "ик", "ан", "ат", "ун", "ил", "ош", "ар", "ченк", "лыж", "мед", "гул", "саф", "пух", "виш", "рем", "бой", "нях")
 
@@ -281,6 +275,9 @@ def _plainer(part: str) -> tuple[str, ...]:
 
 def _companies(stock: Stock, rng: np.random.Generator, n: int) -> Iterator[tuple[str, ...]]:
     for _ in range(n):
+        if rng.random() < _SHARE_OF_SHORT_NAMES:
+            yield ("".join(map(str, rng.choice(stock.syllables, size=2))).capitalize(),)
+            continue
         coined = "".join(map(str, rng.choice(stock.syllables, size=int(rng.integers(3, 5))))).capitalize()
         yield (coined, *map(str, rng.choice(_BUSINESS, size=int(rng.integers(1, 3)), replace=False)))
 
@@ -339,12 +336,14 @@ def _person_case(rng: np.random.Generator, person: Person, entry: str) -> Case:
 
 def _company_case(rng: np.random.Generator, company: tuple[str, ...], entry: str) -> Case:
     words, legal = list(company), str(rng.choice(_LEGAL))
+    # One letter makes another name of a short one, which is why those are only found as they are spelled.
+    mistyped = [*_typo(rng, words[:1]), *words[1:]] if len(words) > 1 else words
     kinds = {
         "other legal form": f"{' '.join(words)} {legal}",
         "legal form in front": f"{legal} {' '.join(words)}",
         "no legal form": " ".join(words).upper(),
         "swapped": " ".join([*words[1:], words[0]]),
-        "typo": " ".join([*_typo(rng, words[:1]), *words[1:]]),
+        "typo": " ".join(mistyped),
         "hyphens": f"«{'-'.join(words)}» {legal}",
         "text": str(rng.choice(_HEADLINES)).format(f"{' '.join(words)} {legal}"),
     }

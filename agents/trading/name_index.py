@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,8 @@ _MIDDLE_NAMES_MISSING = 0.93
 _COMPLETE = 0.95
 _ONE_WORD_OF_MANY, _ONE_WORD = 0.88, 0.5
 _WEAK = 0.9
+_SURE_WITH_OTHERS, _SURE_BY_SOUND, _SURE_WITH_A_TYPO = 6, 7, 8
+_MOST_VOWELS_APART = 2
 _NEAR_BY, _WINDOW = 4, 8
 _ROUNDING = 1e-9
 _GENERIC, _STRUCTURE, _PARTICLE = 0.35, 0.1, 0.02
@@ -85,6 +87,7 @@ class NameMatch:
 @dataclass(frozen=True, slots=True)
 class _Profile:
     words: tuple[int, ...]
+    spelled: tuple[str, ...]
     ends: tuple[int, int]
     distinctive: int
 
@@ -105,8 +108,9 @@ class NameIndex:
     that is found in the other, plus 0.4 of the share of the longer one. Our deviations from rapidfuzz's own
     `token_set_ratio`, which bounds the score from above: shares are of weights, not of letters, so that "Bank of X" is not
     nearly "Bank of Y" (a word that 100 names have weighs less than a rare one, "bank" and "trading" 0.35, "al" 0.1); and a
-    name within another is not yet that name. Two words must agree, unless one side has no more; a person without the middle
-    names scores at least 0.93.
+    name within another is not yet that name. Two words must agree, unless one side has no more; a single distinctive word
+    is evidence only as it is spelled, or from six to eight letters on; a person without the middle names scores at least
+    0.93.
 
     References
     ----------
@@ -122,7 +126,7 @@ class NameIndex:
         self._ids: dict[str, int] = {}
         self._sounds: list[str] = []
         self._joined: dict[str, list[int]] = defaultdict(list)
-        spellings: list[dict[str, None]] = []
+        self._spellings: list[dict[str, None]] = []
         postings: list[set[int]] = []
         seen: set[tuple[str, str, bool]] = set()
         for listed in names:
@@ -138,19 +142,23 @@ class NameIndex:
                 word = self._ids.setdefault(sound(raw), len(self._sounds))
                 if word == len(self._sounds):
                     self._sounds.append(sound(raw))
-                    spellings.append({})
+                    self._spellings.append({})
                     postings.append(set())
-                spellings[word][raw] = None
+                self._spellings[word][raw] = None
                 postings[word].add(at)
                 ids.append(word)
             core = [word for word, raw in zip(ids, words, strict=True) if raw not in PARTICLES] or ids
             distinctive = len({word for word, raw in zip(ids, words, strict=True) if _weight(raw) > _GENERIC})
-            self._profiles.append(_Profile(tuple(dict.fromkeys(ids)), (core[0], core[-1]), distinctive))
-            self._joined["".join(self._sounds[word] for word in ids)].append(at)
+            spelled = dict(zip(reversed(ids), reversed(words), strict=True))
+            unique = tuple(dict.fromkeys(ids))
+            self._profiles.append(_Profile(unique, tuple(spelled[word] for word in unique), (core[0], core[-1]), distinctive))
+            joined = "".join(self._sounds[word] for word in ids)
+            if len(joined) >= _SURE_BY_SOUND:
+                self._joined[joined].append(at)
         self._postings = [np.array(sorted(found), dtype=np.int32) for found in postings]
         self._weights = [
             max(map(_weight, spelled)) / (1.0 + _COMMON * math.log(len(found)))
-            for spelled, found in zip(spellings, postings, strict=True)
+            for spelled, found in zip(self._spellings, postings, strict=True)
         ]
         self._totals = np.array([sum(self._weights[word] for word in profile.words) for profile in self._profiles])
         self._ends = np.array([profile.ends for profile in self._profiles], dtype=np.int32).reshape(-1, 2)
@@ -165,7 +173,7 @@ class NameIndex:
         self._by_letters: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._by_skeleton: dict[str, list[int]] = defaultdict(list)
         for word, sounded in enumerate(self._sounds):
-            for spelling in {sounded, *spellings[word]}:
+            for spelling in {sounded, *self._spellings[word]}:
                 for variant in _variants(spelling):
                     self._by_letters[variant].append((spelling, word))
             bones = skeleton(sounded)
@@ -307,6 +315,8 @@ class NameIndex:
         if not similar:
             return 0.0
         paired = sum(self._weights[word] for word in similar)
+        if not self._is_enough(ours, partner, similar, profile):
+            return 0.0
         fidelity = sum(self._weights[word] * similarity for word, similarity in similar.items()) / paired
         covers_them = paired / sum(self._weights[word] for word in profile.words)
         weights = [self._weights[partner[at]] if at in partner else self._weight_of(raw) for at, raw in enumerate(ours)]
@@ -318,9 +328,35 @@ class NameIndex:
         if self.names[name].is_person and len(similar) > 1 and complete and similar.keys() >= set(profile.ends):
             score = max(score, _MIDDLE_NAMES_MISSING)
         if len(similar) == 1 and len(profile.words) > 1:
-            alone = complete and profile.distinctive == 1 and self._weights[next(iter(similar))] > _GENERIC
-            score = min(score, _ONE_WORD_OF_MANY if alone else _ONE_WORD)
+            word = next(iter(similar))
+            alone = complete and profile.distinctive == 1 and len(self._sounds[word]) >= _SURE_BY_SOUND
+            score = min(score, _ONE_WORD_OF_MANY if alone and self._is_distinctive(word) else _ONE_WORD)
         return min(fidelity * score, self._most(name))
+
+    def _is_enough(
+        self, ours: Sequence[str], partner: Mapping[int, int], similar: Mapping[int, float], profile: _Profile
+    ) -> bool:
+        """Say whether words that agree are evidence: one distinctive word is none when it is short and spelled otherwise.
+
+        There are thousands of listed names of one short word, and one letter makes Visa of Vista.
+        """
+        telling = [at for at, word in partner.items() if self._is_distinctive(word)]
+        if len(telling) != 1:
+            return True
+        raw, word = ours[telling[0]], partner[telling[0]]
+        listed = profile.spelled[profile.words.index(word)]
+        if raw == listed:
+            return True
+        letters = min(len(raw), len(listed))
+        if len(partner) > 1:
+            return letters >= _SURE_WITH_OTHERS
+        by_sound = sound(raw) == self._sounds[word]
+        return letters >= (_SURE_BY_SOUND if by_sound else _SURE_WITH_A_TYPO) and (
+            by_sound or similar[word] != _SAME_CONSONANTS
+        )
+
+    def _is_distinctive(self, word: int) -> bool:
+        return max(map(_weight, self._spellings[word])) > _GENERIC
 
     def _most(self, name: int) -> float:
         return _WEAK if self.names[name].weak else 1.0
@@ -340,8 +376,13 @@ class NameIndex:
             return known
         sounded = sound(raw)
         bones = skeleton(sounded)
-        same_bones = self._by_skeleton.get(bones, ()) if len(bones) >= _MIN_CONSONANTS else ()
-        similar = dict.fromkeys(same_bones, _SAME_CONSONANTS)
+        similar: dict[int, float] = {}
+        if len(bones) >= _MIN_CONSONANTS:
+            for word in self._by_skeleton.get(bones, ()):
+                listed = self._sounds[word]
+                # Without vowels (Arabic) a name is as short as its consonants; with them it is about as long as the other.
+                if len(bones) in (len(sounded), len(listed)) or abs(len(sounded) - len(listed)) <= _MOST_VOWELS_APART:
+                    similar[word] = _SAME_CONSONANTS
         for spelling in {raw, sounded}:
             for variant in _variants(spelling):
                 for listed, word in self._by_letters.get(variant, ()):

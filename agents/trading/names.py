@@ -151,9 +151,12 @@ def name_words(name: str) -> list[str]:
     """Return the words of a name without its legal form; with it, when nothing else would be left."""
     words = split_words(name)
     kept = _LEGAL_PHRASES.sub(" ", " ".join(words)).split()
-    last = len(kept) - 1
+    while kept and kept[-1] in LEGAL_FORMS:
+        kept.pop()
+    while kept and kept[0] in LEGAL_FORMS:
+        kept.pop(0)
     # A short legal form in the middle is more likely a part of the name: "Kim Se Jong".
-    kept = [word for at, word in enumerate(kept) if not (word in LEGAL_FORMS and (len(word) > 2 or at in (0, last)))]
+    kept = [word for word in kept if len(word) <= 2 or word not in LEGAL_FORMS]
     kept = [word for word in kept if word not in _STOP]
     return join_servants(kept or words)
 

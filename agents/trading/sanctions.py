@@ -279,9 +279,8 @@ def _read_eu(file: ListFile, contents: list[bytes]) -> tuple[list[ListedName], d
         if not uid or kind is None:
             raise DataError(f"{file.path}: an entity ({uid or 'without a number'}) lacks its number or `subjectType`.")
         is_person = kind.get("code") == "person"
+        # An entity without a name (a ship known by its number) cannot be met in a text, and is no reason to refuse the rest.
         aliases = [alias for alias in entity.iter(f"{_EU}nameAlias") if (alias.get("wholeName") or "").strip()]
-        if not aliases:
-            raise DataError(f"{file.path}: the entity {uid} has no name.")
         names += [
             ListedName(
                 name=str(alias.get("wholeName")).strip(),

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agents.trading.names import group_servants, words_of
+from agents.trading.names import LEGAL_FORMS, group_servants, words_of
 
 _MIN_LETTERS_ALONE = 4
 _ALONE_WITHOUT_CASE = 0.9
@@ -67,7 +67,9 @@ def read_text_words(text: str) -> list[TextWord]:
 @lru_cache(maxsize=65_536)
 def _text_words(chunk: str) -> tuple[tuple[str, bool, bool], ...]:
     """Return the words of a piece of text without blanks: each with whether it has a capital, and whether a pause follows."""
-    parts, capital, last = words_of(_POSSESSIVE.sub("", chunk)), _is_capital(chunk), chunk[-1] in _ENDS
+    parts, last = words_of(_POSSESSIVE.sub("", chunk)), chunk[-1] in _ENDS
+    # A legal form belongs to a name that is there without it: it neither begins one nor goes on with one.
+    capital = _is_capital(chunk) and not LEGAL_FORMS.issuperset(parts)
     return tuple((part, capital, last and at == len(parts) - 1) for at, part in enumerate(parts))
 
 

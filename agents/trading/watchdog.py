@@ -91,8 +91,8 @@ class Watchdog:
         ----------
         agent_name : str
         check : callable
-            Returns how it is doing, at once: it is called on the watchdog's own thread. An error of the framework, the
-            system or the network means failed.
+            Returns how it is doing, at once: it is called on the watchdog's own thread. An error of the framework, the system
+            or the network means failed.
         restart : callable, optional
             Brings a failed agent back; None where only a person can.
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -139,6 +140,11 @@ def test_real_money_is_for_the_highest_tier_and_up_to_five_percent() -> None:
     assert check(book(), 0.05, SERIOUS, SENIOR, paper=False) == SizeDecision(position_size_pct=0.05)
     for tier in (TRAINEE, JUNIOR, INTERMEDIATE):
         assert constraint(check(book(), 0.05, SERIOUS, tier, paper=False)) is BindingConstraint.SENIORITY_CAP
+
+
+def test_a_stage_that_stakes_nothing_is_the_one_that_is_named() -> None:
+    nothing = replace(SERIOUS, max_size=0.0)
+    assert constraint(check(book(), rules=nothing)) is BindingConstraint.GLOBAL_CAP
 
 
 def test_the_budget_is_asked_about_the_clamped_size() -> None:

@@ -59,6 +59,9 @@ def test_a_person_without_the_middle_name_is_nearly_that_person(name: str) -> No
         "Charcoal",
         "Coalition Partners",
         "Coal India",
+        "Cool",
+        "Orian",
+        "Arion Mining",
         "Shcherbakov",
         "Pavel Sergeyevich Shcherbakov",
         "Romashka Bakery",
@@ -89,6 +92,27 @@ def test_a_name_that_its_list_calls_weak_is_never_more_than_near() -> None:
     assert match.score == 0.9
 
 
+@pytest.mark.parametrize(
+    ("listed", "name", "found"),
+    [
+        ("Vista", "Visa", False),
+        ("Dov", "Dow Inc", False),
+        ("Dov", "DOV Ltd", True),
+        ("Bajer", "Bayer AG", False),
+        ("Inayatullah", "Intel", False),
+        ("Valor Holding", "Valero Energy", False),
+        ("Romanyuk", "Romaniuk", True),
+        ("Romashkin", "Romashkim", True),
+        ("Romashka Trading", "Romushka Trading", True),
+        ("Roma Trading", "Rema Trading", False),
+        ("Romashka Trading", "Romashka", True),
+        ("Roma Trading", "Roma", False),
+    ],
+)
+def test_one_short_word_is_only_found_as_it_is_spelled(listed: str, name: str, found: bool) -> None:
+    assert (NameIndex([company(listed)]).match_name(name) is not None) is found
+
+
 def test_among_equals_the_first_listed_is_told() -> None:
     index = NameIndex([company("Zarya", entry="first"), company("Zarya Ltd", entry="second")])
     found = index.list_matches("Zarya")
@@ -103,6 +127,7 @@ def test_among_equals_the_first_listed_is_told() -> None:
         ("Romashka Shipping's vessel was seized", "C1"),
         ("Юрий Щербаков купил долю", "P1"),
         ("the firm Orion said on Monday", "C6"),
+        ("the firm Orion PLC said on Monday", "C6"),
         ("ROMASHKA SHIPPING HALTS EXPORTS", "C1"),
         ("yuriy sergeyevich shcherbakov was named in a filing", "P1"),
         ("Payments to Abd al-Rahman, Mohammed, were stopped", "P2"),

@@ -35,6 +35,8 @@ def test_a_script_that_is_not_known_stays_as_it_is() -> None:
         ("Electra Limited Liability Company", ["electra"]),
         ("Public Joint Stock Company Electra", ["electra"]),
         ("Electra Pty Limited", ["electra"]),
+        ("Electra Co., Ltd.", ["electra"]),
+        ("Co. Electra GmbH & Co. KG", ["electra"]),
         ("Bank of Zedland", ["bank", "zedland"]),
         ("Kim Se Jong", ["kim", "se", "jong"]),
     ],

@@ -179,4 +179,4 @@ def test_what_passes_is_above_the_floor_of_an_admitted_tier_and_explored_on_pape
 
 def test_tiers_that_are_upside_down_are_refused() -> None:
     with pytest.raises(DataError, match=r"`PythiaConfig\.tier_2_from` must be below `tier_1_from`"):
-        PythiaConfig(tier_2_from=0.8)
+        PythiaConfig(tier_2_from=0.7)

@@ -191,7 +191,7 @@ def test_an_xml_list_that_is_cut_off_anywhere_is_refused(folder: Path, name: str
             ListFormat.EU,
             b'<export xmlns="http://eu.europa.ec/fpi/fsd/export" generationDate="2024-03-01"><sanctionEntity logicalId="1">'
             b'<subjectType code="person"/></sanctionEntity></export>',
-            "no name",
+            "at least 1 names",
         ),
         (
             ListFormat.EU,
