@@ -6,7 +6,8 @@ crash cut short is made up for by the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -16,7 +17,10 @@ from agents.trading.argus import Valuation
 from agents.trading.market_data import Bar, MarketData
 from agents.trading.pipeline import Pipeline
 from core.clock import Clock
+from core.errors import DataError
 from core.types import DecisionTrace
+
+_log = logging.getLogger(__name__)
 
 _BARS_BACK = 10
 
@@ -128,9 +132,15 @@ def feed_broker(broker: PaperBroker, data: MarketData, now: datetime, symbols: C
 
     Notes
     -----
-    A bar that the broker has seen is passed over by it, so that feeding again fills nothing twice.
+    A bar that the broker has seen is passed over by it, so that feeding again fills nothing twice. Symbols whose bars cannot be
+    had wait for the next round.
     """
-    bars: Sequence[Bar] = [bar for symbol in sorted(symbols) for bar in data.list_bars(symbol, now, _BARS_BACK)]
+    bars: list[Bar] = []
+    for symbol in sorted(symbols):
+        try:
+            bars += data.list_bars(symbol, now, _BARS_BACK)
+        except DataError as error:
+            _log.warning("no time passes for the orders of %s: %s", symbol, error)
     return len(broker.on_bars(bars))
 
 

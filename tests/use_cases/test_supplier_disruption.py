@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from agents.research.request import Budget
-from agents.research.runner import ResearchContext
+from agents.research.runner import ResearchContext, build_session
 from agents.trading.direction import is_negative
 from backtest.markets import no_edge
 from core.clock import SystemClock
@@ -161,6 +162,18 @@ def test_the_planner_tries_its_features_and_sees_no_event_behind_the_seal(
     seen = context.store.researcher.load_events(as_of=datetime(2100, 1, 1, tzinfo=UTC))
     assert 0 < len(seen) < 225
     assert max(event.known_at for event in seen) < dataset.sealed_from
+
+
+def test_events_behind_the_seal_come_with_the_bars_behind_it(
+    context: ResearchContext, dataset: Dataset, case: SupplierDisruption
+) -> None:
+    case.ingest(context)
+    session = build_session(context, uuid4(), case.build_request(dataset), Budget(), dataset, None, ())
+    last_seen = session.panel.index[-1].to_pydatetime()
+    assert last_seen < dataset.sealed_from
+    seen, whole = session.load_events(last_seen), session.load_events(dataset.last_ts)
+    assert seen.table["known_at"].max() <= session.panel.index[-1]
+    assert (len(whole), len(whole.known_by(session.panel.index[-1]))) == (225, len(seen))
 
 
 def test_without_its_events_a_feature_is_no_trial(context: ResearchContext, dataset: Dataset, tmp_path: Path) -> None:

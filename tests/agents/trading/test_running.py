@@ -9,6 +9,7 @@ from agents.trading.market_data import Bar
 from agents.trading.running import Round, run_round, run_rounds
 from agents.trading.sessions import ExchangeSessions
 from core.clock import FixedClock
+from core.errors import MissingDataError
 from core.store.opening import Store
 from core.types import PipelineStatus
 from tests.agents.trading.desk import NOW, Desk, build_desk, signal
@@ -50,6 +51,26 @@ def test_time_passes_at_the_paper_broker_before_anything_is_decided(desk: Desk, 
     (trade,) = store.trade_log.list_trades(open_only=True)
     assert trade.qty == order.qty
     assert run_round(desk.pipeline, "worker").valuation.positions == done.valuation.positions
+
+
+def test_a_source_that_fails_stops_the_time_of_its_symbols_and_nothing_else(
+    desk: Desk, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(store, "AAA", "BBB")
+    run_round(desk.pipeline, "worker")
+    desk.clock.advance(timedelta(minutes=5))
+    desk.prices.bars["BBB"] = [Bar(symbol="BBB", at=desk.clock.now(), open=50.0, high=50.0, low=50.0, close=50.0)]
+    told = desk.prices.list_bars
+
+    def list_bars(symbol: str, as_of: datetime, n: int) -> list[Bar]:
+        if symbol == "AAA":
+            raise MissingDataError("the source is down")
+        return told(symbol, as_of, n)
+
+    monkeypatch.setattr(desk.prices, "list_bars", list_bars)
+    run_round(desk.pipeline, "worker")
+    assert [trade.symbol for trade in store.trade_log.list_trades() if trade.qty] == ["BBB"]
+    assert "no time passes for the orders of AAA: the source is down" in caplog.text
 
 
 def test_a_signal_of_a_crashed_worker_is_decided_by_another(desk: Desk, store: Store) -> None:
