@@ -5,8 +5,9 @@ Signals through every gate in rule mode, with the paper broker, on an embedded P
 day is simulated: after every 200 signals half an hour passes and the stocks that matter get a bar, so that entries fill,
 exits are touched, trades close and the next sizes learn from them; all of that is in the time, but for drawing the prices.
 Of 20 signals 9 are good news, 4 bad news, 2 earnings, and one each a routine filing, neutral, out of the universe, a
-sanctioned name and an ESG term. Then signals that all become orders, fifteen at a time, which is what the largest stage
-allows. The latency of a signal is that of its batch, from the first signal taken to the last trace committed.
+sanctioned name and an ESG term; Icarus mutes no pattern, or most would die there. Then signals that all become orders,
+fifteen at a time, which is what the largest stage allows. The latency of a signal is that of its batch, from the first
+signal taken to the last trace committed.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def open_pipeline(store: Store, lists: Lists, rng: np.random.Generator, *, cash:
     lists.clock = clock
     symbols = [f"S{number:03d}" for number in range(N_SYMBOLS)]
     market = Market(clock, rng, dict.fromkeys(symbols, 100.0))
-    icarus = IcarusConfig(universe=frozenset(symbols), max_age=timedelta(days=3650))
+    icarus = IcarusConfig(universe=frozenset(symbols), max_age=timedelta(days=3650), mute_min_seen=10**9)
     gates = build_gates(store.trading, market, lists, clock, icarus=icarus)
     broker = PaperBroker(store.trading.gateway, PaperConfig(initial_cash=cash), clock)
     sectors = {symbol: f"sector {number % 11}" for number, symbol in enumerate(symbols)}

@@ -133,6 +133,11 @@ class Argus:
         book.trades = self.store.trades.list_trades(open_only=True) if book.held else []
         self._book = book
 
+    def reload_orders(self, now: datetime) -> None:
+        """Read which orders are open and what was last traded, where no fill can have changed anything else."""
+        self._book.orders = self.log.list_open_orders()
+        self._book.last_trades = self.log.last_trades(now - timedelta(hours=self.config.lookback_hours))
+
     @property
     def held(self) -> Mapping[str, float]:
         """Shares by symbol."""

@@ -68,10 +68,11 @@ class Ordering:
             with timed(case, Stage.ARES):
                 self._send(case, batch)
         batch.turn = []
-        if planned:
+        if any(case.closes for case in planned):  # ending the exits of a position may have brought fills
             self.argus.reload(batch.now)
-            if any(case.closes for case in planned):
-                self.argus.mark(batch.now)
+            self.argus.mark(batch.now)
+        elif planned:
+            self.argus.reload_orders(batch.now)
 
     def _plan(self, case: Case, halts: set[str], now: datetime) -> OrderPlan | Refusal:
         symbol = case.symbol or ""
