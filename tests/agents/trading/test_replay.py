@@ -11,7 +11,8 @@ import pytest
 
 from agents.trading.context import TradingConfig
 from agents.trading.milestones import MilestonesConfig, StageRules
-from agents.trading.replay import COLUMNS, Judged, ReplayRow, ReplayRules, confusion, read_replay, replay
+from agents.trading.replay import Judged, ReplayRules, confusion, replay
+from agents.trading.replay_rows import COLUMNS, ReplayRow, read_replay
 from agents.trading.sanctions import SanctionsFiles, fictitious_files
 from agents.trading.sizing import FixedSizing, KellySizing
 from core.errors import DataError, MissingDataError
