@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import backtest, command_line, demo, embeddings, features, sanctions, store
+from benchmarks import backtest, command_line, demo, embeddings, features, pipeline, sanctions, store
 
 
 def main() -> None:
     """Print each benchmark's figures."""
     sys.argv[1:] = []
-    for part in (command_line, backtest, features, embeddings, sanctions, store, demo):
+    for part in (command_line, backtest, features, embeddings, sanctions, pipeline, store, demo):
         print(f"== {part.__name__} ==")
         part.main()
         print()

@@ -23,7 +23,7 @@ from agents.brokers.broker import Broker, Order, exit_ids
 from agents.trading.market_data import Bar, MarketData, Quote
 from core.errors import ConfigurationError, DataError
 from core.store.trading_records import OrderIntent
-from core.types import BindingConstraint, Refusal, Side, Stage, TradeResult
+from core.types import BindingConstraint, PipelineStatus, Refusal, Side, Stage, TradeResult
 
 _ORDER_NAMES = uuid5(NAMESPACE_URL, "aqf:client_order_id")
 
@@ -242,16 +242,22 @@ def to_tick(price: float) -> float:
     return round(price, 2 if price >= 1.0 else 4)
 
 
-def result(order: Order, sent: Sent, *, qty: float = 0.0, fill_price: float | None = None) -> TradeResult:
-    """Return what became of an order as the message that travels on."""
+def trade_result(order: Order, sent: Sent) -> TradeResult | None:
+    """Return what became of an order as the broker told it at once; None for one that was not sent after all.
+
+    Notes
+    -----
+    Shares are not in it, nor is that it is filled: executions tell that, and are counted apart.
+    """
+    filled = sent.status in (PipelineStatus.FILLED, PipelineStatus.PARTIALLY_FILLED)
+    if not sent.arrived and sent.status is PipelineStatus.CANCELLED:
+        return None
     return TradeResult(
         client_order_id=order.client_order_id,
         order_id=sent.order_id,
         symbol=order.symbol,
         side=order.side,
-        status=sent.status,
-        qty=qty,
-        fill_price=fill_price,
+        status=PipelineStatus.SUBMITTED if filled else sent.status,
         stop_loss_price=order.stop_loss_price,
         take_profit_price=order.take_profit_price,
     )

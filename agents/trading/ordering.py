@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from agents.trading.ares import Ares, OrderPlan
+from agents.trading.ares import Ares, OrderPlan, trade_result
 from agents.trading.argus import Argus
 from agents.trading.batch import Batch, timed
 from agents.trading.case import Case
@@ -149,8 +149,10 @@ class Ordering:
         case.sent = sent
         bracket = order.side is Side.BUY
         batch.record.statuses += order_statuses(order.client_order_id, _kept(sent.status), sent.order_id, bracket=bracket)
-        note = {"status": sent.status.value, "order_id": sent.order_id, "reason": sent.reason[:2000]}
-        batch.record.audit.append(("order.sent", "ares", order.client_order_id, note))
+        told = trade_result(order, sent)
+        note = ({} if told is None else told.to_dict()) | {"reason": sent.reason[:2000]}
+        event = "order.dropped" if told is None else "order.sent"
+        batch.record.audit.append((event, "ares", order.client_order_id, note))
         if sent.status is PipelineStatus.REJECTED:
             reason = sent.reason or "the broker rejected it without a reason"
             if case.closes:

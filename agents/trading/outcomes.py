@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agents.brokers.broker import Leg, exit_ids
+from agents.brokers.broker import exit_ids
 from agents.trading.experience import Experience, win_streak
 from agents.trading.seniority import Ladder, find_participants
 from core.errors import ChatModelError, StoreConflictError
@@ -181,7 +181,7 @@ class OutcomeResolver:
             return
         traces = {trace.signal_id: trace for trace in self._traces(waiting)}
         decided = [(trade, traces[trade.signal_id]) for trade in waiting if trade.signal_id in traces]
-        self._remember(decided)
+        remembered = self._remember(decided)
         passed = find_participants(self.store, waiting)
         record = self.store.trades.list_trades()
         earned = []
@@ -191,16 +191,17 @@ class OutcomeResolver:
             earned += self.experience.entries(trade, passed.get(trade.trade_id, frozenset()), streak=streak)
         self.store.mint_exp(earned)
         self.ladder.judge()
-        self.log.settle([trade.trade_id for trade in waiting], now)
+        if remembered:
+            self.log.settle([trade.trade_id for trade in waiting], now)
 
     def _traces(self, trades: Iterable[Trade]) -> list[DecisionTrace]:
         closed = self.log.find_traces([trade.signal_id for trade in trades if trade.signal_id is not None])
         return [trace for trace in closed if trace.status is PipelineStatus.CLOSED]
 
-    def _remember(self, decided: Sequence[tuple[Trade, DecisionTrace]]) -> None:
-        """Keep decisions with their outcomes; saving a document again keeps the outcome it has."""
+    def _remember(self, decided: Sequence[tuple[Trade, DecisionTrace]]) -> bool:
+        """Keep decisions with their outcomes, and say whether it was done; a document saved again keeps the outcome it has."""
         if self.knowledge is None or not decided:
-            return
+            return True
         try:
             self.knowledge.save_documents([decision_document(trace, trade) for trade, trace in decided])
             for trade, trace in decided:
@@ -213,8 +214,10 @@ class OutcomeResolver:
                     "exit_reason": trade.exit_reason,
                 }
                 self.knowledge.record_outcome(trace.trace_id, DocumentOutcome(values=values, known_at=trade.closed_at))
+            return True
         except ChatModelError as error:
-            _log.warning("the knowledge base does not know the outcome of %d trades: %s", len(decided), error)
+            _log.warning("the outcomes of %d trades wait for the embedder's model: %s", len(decided), error)
+            return False
 
     def _compare(self, trade: Trade) -> None:
         if self.expectation is None or self.research is None or trade.closed_at is None or trade.net_pnl_pct is None:
@@ -267,7 +270,3 @@ def _exit(trade: Trade, slices: Sequence[_Slice]) -> TradeExit:
         closed_at=last.fill.filled_at,
         commission=math.fsum(item.fill.commission * item.qty / item.fill.qty for item in slices),
     )
-
-
-EXIT_REASONS = (Leg.STOP_LOSS.value, Leg.TAKE_PROFIT.value, BY_DECISION)
-"""Every reason for which a trade closes."""

@@ -279,7 +279,7 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 
 def _signal(item: NewSignal) -> Row:
     row = item.signal.to_dict()
-    kept = {"headline": row["headline"][:MAX_HEADLINE], "summary": row["summary"][:MAX_SUMMARY]}
+    kept = {"headline": row["headline"].strip()[:MAX_HEADLINE], "summary": row["summary"][:MAX_SUMMARY]}
     return {**row, **kept, "source": item.source, "source_key": item.signal.signal_id, "raw_text": item.raw_text}
 
 

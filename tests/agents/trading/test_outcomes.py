@@ -7,6 +7,7 @@ import pytest
 from agents.trading.context import PipelineConfig, TradingConfig
 from agents.trading.limits import LimitsConfig
 from agents.trading.outcomes import Expectation
+from core.errors import ChatModelError
 from core.store.knowledge_records import KnowledgeDocument
 from core.store.opening import Store
 from core.store.trading_records import KnowledgeCollection
@@ -73,6 +74,22 @@ def test_an_outcome_that_was_told_in_part_is_told_once_in_whole(store: Store, mo
     fresh.pipeline.recover()
     assert fresh.pipeline.log.list_unsettled() == []
     assert {line.agent_name: line.exp for line in store.trading.list_exp()} == exp
+
+
+def test_an_outcome_waits_for_an_embedder_that_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = build_desk(store)
+
+    def fail(*arguments: Any) -> None:
+        raise ChatModelError("no embeddings today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.knowledge, "save_documents", fail)
+        trace = trade_through(desk, "AAA", 106.0)
+        assert [trade.hit for trade in store.trading.trades.list_trades()] == [True]
+        assert len(desk.pipeline.log.list_unsettled()) == 1
+    desk.restart().pipeline.recover()
+    assert desk.pipeline.log.list_unsettled() == []
+    assert store.knowledge.get_document(trace.trace_id).outcome is not None
 
 
 def test_a_document_that_zeus_wrote_keeps_its_place_and_gets_its_outcome(store: Store) -> None:

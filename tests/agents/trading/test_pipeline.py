@@ -1,7 +1,7 @@
 """The pipeline from a signal to its outcome, over a real store and a paper broker."""
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,16 @@ def test_a_good_signal_becomes_one_bracket_that_is_filled_and_closed_at_its_targ
     assert document.outcome.values["hit"] is True
 
 
+def test_an_order_is_audited_before_and_after_it_is_sent(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    intended, sent = sorted(desk.rows("audit_log", actor="ares"), key=lambda row: row["entry_id"])
+    assert (intended["event_type"], sent["event_type"]) == ("order.intended", "order.sent")
+    assert intended["payload"] == {"symbol": "AAA", "side": "buy", "qty": 5.0}
+    assert (sent["payload"]["status"], sent["payload"]["stop_loss_price"]) == ("submitted", 97.0)
+    assert sent["payload"]["order_id"] is not None
+    assert desk.store.trading.verify_audit_log() == []
+
+
 def test_bad_news_about_what_is_held_sells_it_and_about_what_is_not_is_refused(desk: Desk) -> None:
     (refused,) = desk.pipeline.run([bad_news("AAA")])
     assert (refused.killed_at_stage, refused.binding_constraint) == (Stage.ARES, BindingConstraint.OUT_OF_UNIVERSE)
@@ -116,6 +126,27 @@ def test_what_is_no_signal_is_refused_with_a_trace(desk: Desk, change: dict[str,
 def test_junk_is_refused_with_a_trace(desk: Desk, junk: Any) -> None:
     (trace,) = desk.pipeline.run([junk])
     assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.HERMES, BindingConstraint.OUT_OF_UNIVERSE)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"headline": " " * 3_000 + "late news"},
+        {"headline": "x" * 100_000},
+        {"summary": "y" * 3_000_000},
+        {"headline": "\u00a0\t news \u2028 of \U0001f4a9"},
+        {"supplier": "A" * 50_000},
+        {"affected_tickers": tuple(f"T{number}" for number in range(5_000))},
+        {"source_url": "javascript:alert(1)"},
+        {"published_at": datetime(1, 1, 1, tzinfo=UTC)},
+        {"signal_id": "'; drop table trades; --"},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_odd_signals_are_decided_like_others(desk: Desk, odd: dict[str, Any]) -> None:
+    traces = desk.pipeline.run([signal("AAA", **odd), signal("BBB")])
+    assert traces[1].status is PipelineStatus.SUBMITTED
+    assert len(desk.rows("decision_traces")) == 2
 
 
 def test_a_signal_from_the_future_is_stale(desk: Desk) -> None:
