@@ -19,6 +19,7 @@ from aqf.commands.doctor import doctor
 from aqf.commands.embed import embed
 from aqf.commands.features import features
 from aqf.commands.research import plan, resume, runs, show
+from aqf.commands.trade import trade
 from aqf.commands.worker import worker
 
 
@@ -41,10 +42,11 @@ def aqf() -> None:
     aqf demo                                       real research on twenty real stocks, in about a minute
     aqf plan "Is there a short-horizon reversal?"  a question of your own
     aqf data import prices.csv --name mine         data of your own
+    aqf trade --once                               let the trading agents decide on what waits, on paper
     """
 
 
-for command in (demo, plan, runs, show, resume, features, embed, backtest, calibrate, data, db, doctor, worker):
+for command in (demo, plan, runs, show, resume, features, embed, backtest, trade, calibrate, data, db, doctor, worker):
     aqf.add_command(command)
 
 

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -29,8 +30,12 @@ from features.fields import FloatArray
 from features.futures import FeatureInputs
 from features.leaks import check_leaks, compute_python
 from features.plugins import FOREIGN_ERRORS, FunctionFeature, PluginFeature
+from features.point_in_time import Events
 
 PREFIX = "plugin:"
+EventLoader = Callable[[datetime], Events]
+"""Returns the events that were known at a time."""
+
 _DIGITS = 16
 _TEXT = re.compile(
     rf"{PREFIX}(?P<name>[a-z][a-z0-9_]*)(?:@(?P<version>.+?))?(?:#(?P<source>[0-9a-f]{{{_DIGITS}}}))?", re.DOTALL
@@ -65,13 +70,16 @@ class Computable:
     canonical : str
         The one text that means it; `resolve` finds it again.
     source : Expression or PluginFeature
+    load_events : callable, optional
+        Where a plugin's events come from, as known at the last bar of the data it is computed on; None where there are none.
     """
 
     canonical: str
     source: Expression | PluginFeature = field(compare=False)
+    load_events: EventLoader | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, source: Expression | PluginFeature) -> Computable:
+    def of(cls, source: Expression | PluginFeature, load_events: EventLoader | None = None) -> Computable:
         """Wrap an expression or a plugin.
 
         Raises
@@ -82,7 +90,7 @@ class Computable:
         if isinstance(source, Expression):
             return cls(canonical=source.canonical, source=source)
         digits = source_sha256(source)[:_DIGITS]
-        return cls(canonical=f"{PREFIX}{source.name}@{source.version}#{digits}", source=source)
+        return cls(canonical=f"{PREFIX}{source.name}@{source.version}#{digits}", source=source, load_events=load_events)
 
     @property
     def is_plugin(self) -> bool:
@@ -110,25 +118,36 @@ class Computable:
         return frozenset() if isinstance(self.source, Expression) else self.source.event_kinds
 
     def check_inputs(self, panel: Panel) -> None:
-        """Check that bars alone are enough to compute it.
+        """Check that there is everything to compute it.
 
         Raises
         ------
         MissingDataError
-            If the panel lacks a column, or events are read.
+            If the panel lacks a column, or there are no events of a kind that is read.
         """
-        if isinstance(self.source, Expression):
-            return  # the engine says what is missing, and knows what a panel's own `vwap` replaces
-        missing = sorted(self.columns - set(panel.fields))
+        if not isinstance(self.source, Expression):  # of an expression the engine says it, and knows what `vwap` replaces
+            self._read_inputs(self.source, panel)
+
+    def _read_inputs(self, plugin: PluginFeature, panel: Panel) -> FeatureInputs:
+        """Return what a plugin reads: the bars, and the events as they were known at the last of them."""
+        missing = sorted(plugin.columns - set(panel.fields))
         if missing:
             raise MissingDataError(
-                f"the plugin {self.source.name} reads {', '.join(missing)}; the data set has {', '.join(panel.fields)}."
+                f"the plugin {plugin.name} reads {', '.join(missing)}; the data set has {', '.join(panel.fields)}."
             )
-        if self.event_kinds:
+        if not plugin.event_kinds:
+            return FeatureInputs(panel=panel)
+        events = None
+        if self.load_events is not None and panel.n_bars:
+            last = panel.index[-1]
+            events = self.load_events(last.to_pydatetime()).known_by(last).of_kind(*plugin.event_kinds).select(panel.symbols)
+        absent = sorted(plugin.event_kinds - (frozenset() if events is None else events.kinds))
+        if absent:
             raise MissingDataError(
-                f"the plugin {self.source.name} reads events of kind {', '.join(sorted(self.event_kinds))}, and there are none "
-                "here; call its `compute`, `check_feature` and `study` in Python with the events."
+                f"the plugin {plugin.name} reads events of kind {', '.join(absent)}, and there are none here; save them with "
+                "`ResearchStore.save_events`, or call its `compute`, `check_feature` and `study` in Python with the events."
             )
+        return FeatureInputs(panel=panel, events=events)
 
     def compute(self, panel: Panel) -> FloatArray:
         """Compute it.
@@ -146,9 +165,9 @@ class Computable:
         """
         if isinstance(self.source, Expression):
             return compute(self.source, panel)
-        self.check_inputs(panel)
+        inputs = self._read_inputs(self.source, panel)
         try:
-            values = compute_python(self.source, FeatureInputs(panel=panel), "bars")
+            values = compute_python(self.source, inputs, "bars")
         except FOREIGN_ERRORS as error:
             raise DataError(
                 f"the plugin {self.source.name} raised {type(error).__name__}: {error}; `aqf features check "
@@ -164,11 +183,10 @@ class Computable:
         DataError
             If the panel is too short, or lacks what is read.
         """
-        self.check_inputs(panel)
         if isinstance(self.source, Expression):
             leaks = check_leaks(self.source, panel, seed=seed)
             return Soundness(fault=None if leaks.passed else "leak", n_checks=leaks.n_checks, summary=leaks.summary())
-        report = check_feature(self.source, panel, seed=seed)
+        report = check_feature(self.source, panel, events=self._read_inputs(self.source, panel).events, seed=seed)
         leaks_found = report.leaks is not None and not report.leaks.passed
         return Soundness(
             fault=None if report.passed else "leak" if leaks_found else "contract",
@@ -188,6 +206,7 @@ def resolve(
     plugins: Callable[[], Mapping[str, PluginFeature]],
     extra: Collection[str] = (),
     features: Mapping[str, Expression | str] = MappingProxyType({}),
+    load_events: EventLoader | None = None,
 ) -> Computable:
     """Find what a text means.
 
@@ -199,6 +218,8 @@ def resolve(
         Returns the plugins there are, as `load_plugins` does; called only if the text names one.
     extra, features
         As in `parse`.
+    load_events : callable, optional
+        Where a plugin's events come from; without it, a plugin that reads events cannot be computed.
 
     Raises
     ------
@@ -221,7 +242,7 @@ def resolve(
         meant = f" Did you mean {close[0]}?" if close else ""
         there = f"There are {', '.join(known)}" if known else "There are none: install the package that has it"
         raise MissingDataError(f"there is no plugin {name!r}.{meant} {there}.")
-    found = Computable.of(known[name])
+    found = Computable.of(known[name], load_events)
     digits = found.canonical[-_DIGITS:]
     for asked, here in ((match["version"], known[name].version), (match["source"], digits)):
         if asked not in (None, here):

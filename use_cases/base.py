@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents.research.request import Budget, Candidate, ResearchRequest
 from core.market.panel import FloatArray, Panel
 from core.store.records import Dataset
+from core.types import RawSignal
 from features.computable import resolve
 from features.plugins import PluginFeature, load_plugins
 
@@ -53,6 +55,25 @@ class StrategyUseCase(ABC):
     def plugin_features(self) -> tuple[PluginFeature, ...]:
         """Return features written in Python that this use case brings; ``Candidate(plugin=NAME)`` sends one to the planner."""
         return ()
+
+    def raw_signals(self, as_of: datetime, *, since: datetime | None = None, panel: Panel | None = None) -> list[RawSignal]:
+        """Return what this use case tells the traders, oldest first; nothing by default.
+
+        Parameters
+        ----------
+        as_of : datetime
+            Only what was known then is used, UTC. What a bar says is known at its close.
+        since : datetime, optional
+            What was known then already was told before, and is left out; by default what is new at the bar of `as_of`.
+        panel : Panel, optional
+            Bars to read, up to `as_of`; by default those of the packaged data set.
+
+        Returns
+        -------
+        list of RawSignal
+            The same call gives the same signals with the same identities, so that telling one twice trades once.
+        """
+        return []
 
     def load_plugins(self) -> Mapping[str, PluginFeature]:
         """Return its own plugin features and those of installed packages, by name."""

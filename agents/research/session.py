@@ -6,9 +6,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
+
+import pandas as pd
 
 from agents.research.request import Budget, ResearchRequest
 from backtest.config import BacktestConfig
@@ -23,6 +26,7 @@ from core.store.records import Dataset
 from features.computable import Computable, resolve
 from features.expression import Expression, parse
 from features.plugins import PluginFeature, load_plugins
+from features.point_in_time import EVENT_COLUMNS, Events
 
 Method = Literal["cross_section", "time_series"]
 MIN_CROSS_SECTION = 4
@@ -96,6 +100,7 @@ class ResearchSession:
     deadline: float = float("inf")
     building_blocks: tuple[BuildingBlock, ...] = ()
     load_plugins: Callable[[], Mapping[str, PluginFeature]] = load_plugins
+    _events: dict[datetime, Events] = field(default_factory=dict, repr=False)
 
     @property
     def lineage(self) -> str:
@@ -138,7 +143,24 @@ class ResearchSession:
         ConfigurationError
             If plugins cannot be loaded.
         """
-        return resolve(text, plugins=lambda: self.plugins, extra=tuple(self.panel.extra), features=self._blocks)
+        return resolve(
+            text,
+            plugins=lambda: self.plugins,
+            extra=tuple(self.panel.extra),
+            features=self._blocks,
+            load_events=self.load_events,
+        )
+
+    def load_events(self, as_of: datetime) -> Events:
+        """Return what was known at a time: before the seal as the `researcher` sees it, behind it only once it was opened."""
+        if as_of not in self._events:
+            store = self.store.researcher if as_of < self.dataset.sealed_from else self.store.service
+            found = store.load_events(as_of=as_of)
+            rows = [(one.kind, one.symbol, one.occurred_at, one.known_at, dict(one.payload)) for one in found]
+            ahead = frozenset(one.kind for one in found if one.known_at < one.occurred_at)
+            table = pd.DataFrame(rows, columns=[*EVENT_COLUMNS, "payload"])
+            self._events[as_of] = Events(table=table, scheduled_kinds=ahead)
+        return self._events[as_of]
 
     @cached_property
     def _blocks(self) -> Mapping[str, str]:

@@ -16,8 +16,9 @@ the last stage leads back to limits until none waits. So a batch decides exactly
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any, Protocol, TypedDict
@@ -56,6 +57,7 @@ _log = logging.getLogger(__name__)
 
 class _State(TypedDict):
     batch: Batch
+    work: Mapping[str, Callable[[Batch], None]]
 
 
 class _Node(Protocol):
@@ -123,7 +125,17 @@ class Pipeline:
         )
         self.judging = Judging(context, self.breakers, self.pythia, self.zeus, self.argus, self.housekeeping)
         self.ordering = Ordering(context, self.log, self.ares, self.argus, self.reconciler, self.housekeeping)
-        self._graph = self._compile()
+        self._work: dict[str, Callable[[Batch], None]] = {
+            "hermes": self._take_in,
+            "icarus": self.judging.scan,
+            "hades": self.judging.screen,
+            "artemis": self.judging.weigh_market,
+            "pythia": self.judging.size,
+            "limits": self.judging.limit,
+            "zeus": self.judging.direct,
+            "ares": self.ordering.execute,
+            "trace": self._conclude,
+        }
 
     # What a caller does
 
@@ -187,37 +199,14 @@ class Pipeline:
         watchdog.register("ares", self.housekeeping.report_broker, self.context.broker.connect)
         watchdog.register("argus", self.housekeeping.report_book)
 
-    # The graph
-
-    def _compile(self) -> CompiledStateGraph[_State, None, _State, _State]:
-        stages: list[tuple[str, Callable[[Batch], None]]] = [
-            ("hermes", self._take_in),
-            ("icarus", self.judging.scan),
-            ("hades", self.judging.screen),
-            ("artemis", self.judging.weigh_market),
-            ("pythia", self.judging.size),
-            ("limits", self.judging.limit),
-            ("zeus", self.judging.direct),
-            ("ares", self.ordering.execute),
-        ]
-        graph = StateGraph(_State)
-        for name, work in [*stages, ("trace", self._conclude)]:
-            graph.add_node(name, _node(name, work))
-        graph.add_edge(START, "hermes")
-        for (name, _), (following, _) in pairwise(stages[:6]):
-            graph.add_conditional_edges(name, _goes_on(following), [following, "trace"])
-        graph.add_conditional_edges("limits", _after_limits, ["zeus", "limits", "trace"])
-        graph.add_conditional_edges("zeus", _after_zeus, ["ares", "limits", "trace"])
-        graph.add_conditional_edges("ares", _after_ares, ["limits", "trace"])
-        graph.add_edge("trace", END)
-        return graph.compile()
+    # The graph's own stages
 
     def _decide(self, items: Sequence[SignalLike]) -> list[DecisionTrace]:
         now = self.context.clock.now()
         batch = Batch(now=now, cases=[open_case(item, now) for item in items])
         with span("decide"):
             # Three steps for each turn, and a turn decides at least one signal.
-            self._graph.invoke({"batch": batch}, {"recursion_limit": 16 + 3 * len(items)})
+            _graph().invoke({"batch": batch, "work": self._work}, {"recursion_limit": 16 + 3 * len(items)})
         return [_as_given(case) for case in batch.cases]
 
     # The stages
@@ -249,10 +238,27 @@ class Pipeline:
                 self.context.gates.icarus.learn(case.signal, rejected, batch.now)
 
 
-def _node(name: str, work: Callable[[Batch], None]) -> _Node:
+@functools.cache
+def _graph() -> CompiledStateGraph[_State, None, _State, _State]:
+    """Compile the graph, once for all pipelines: a replay builds one for every row."""
+    graph = StateGraph(_State)
+    stages = [stage.value for stage in Stage]
+    for name in [*stages, "trace"]:
+        graph.add_node(name, _node(name))
+    graph.add_edge(START, stages[0])
+    for name, following in pairwise(stages[:6]):
+        graph.add_conditional_edges(name, _goes_on(following), [following, "trace"])
+    graph.add_conditional_edges("limits", _after_limits, ["zeus", "limits", "trace"])
+    graph.add_conditional_edges("zeus", _after_zeus, ["ares", "limits", "trace"])
+    graph.add_conditional_edges("ares", _after_ares, ["limits", "trace"])
+    graph.add_edge("trace", END)
+    return graph.compile()
+
+
+def _node(name: str) -> _Node:
     def node(state: _State) -> dict[str, Any]:
         with span(name):
-            work(state["batch"])
+            state["work"][name](state["batch"])
         return {}
 
     return node

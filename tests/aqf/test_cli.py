@@ -37,6 +37,13 @@ COMMANDS = (
     ("embed", "prune"),
     ("embed", "restore"),
     ("backtest",),
+    ("trade", "replay"),
+    ("trade", "status"),
+    ("trade", "positions"),
+    ("trade", "halt"),
+    ("trade", "resume"),
+    ("trade", "report"),
+    ("trade", "ab"),
     ("calibrate",),
     ("doctor",),
     ("data", "list"),
@@ -129,7 +136,16 @@ def test_help_of_every_command_has_an_example(command: tuple[str, ...], tmp_path
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["-h"], ["data", "--help"], ["db", "--help"], ["plan", "--help"], ["features", "--help"], ["--version"]],
+    [
+        ["--help"],
+        ["-h"],
+        ["data", "--help"],
+        ["db", "--help"],
+        ["trade", "--help"],
+        ["plan", "--help"],
+        ["features", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_answers_at_once_because_it_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     code = (

@@ -21,6 +21,7 @@ from features.snapshots import load_snapshot
 from features.study import study
 from tests.conftest import make_reachable_folder, sweep
 from tests.packages import installed
+from use_cases.supplier_disruption.features import FEATURES as SHIPPED
 
 FORMULA = "-ts_sum(returns, 3)"
 
@@ -212,7 +213,9 @@ def test_qlibs_features_are_listed_shown_and_built_on_by_name(shell: Shell, pane
 
 def test_plugins_are_listed_with_their_kind(shell: Shell, panel: Panel, package: Path) -> None:
     rows = {row["name"]: row for row in shell.answer("list") if row["kind"] == "plugin"}
-    assert list(rows) == ["careless", "dip_in_python", "level", "news", "tomorrow"]
+    of_the_package = {"careless", "dip_in_python", "level", "news", "tomorrow"}
+    assert set(rows) == of_the_package | {feature.name for feature in SHIPPED}
+    assert list(rows) == sorted(rows)
     assert rows["dip_in_python"]["expression"].startswith("plugin:dip_in_python@1#")
     assert rows["dip_in_python"]["needs"] == ["close"]
     explained = shell.answer("explain", "dip_in_python")

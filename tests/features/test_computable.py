@@ -4,9 +4,11 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from core.errors import ConfigurationError, DataError, ExpressionError, MissingDataError
@@ -14,6 +16,7 @@ from core.market.panel import Panel
 from core.store.artifacts import FileArtifactStore
 from features import FunctionFeature, PluginFeature, compute, load_plugins, parse
 from features.computable import Computable, is_plugin_text, resolve, source_sha256
+from features.point_in_time import EVENT_COLUMNS, Events, join_events
 from features.snapshots import load_snapshot, save_snapshot
 from tests.features.panels import build_panel
 from tests.packages import installed
@@ -165,3 +168,62 @@ def test_a_snapshot_of_a_plugin_is_read_back_and_no_other(panel: Panel, package:
         np.testing.assert_array_equal(matrix.values, found.compute(panel))
         with pytest.raises(DataError, match="is another snapshot: `expression` must be "):
             load_snapshot(saved, artifacts, expression=Computable.of(replace(BODY, version="2")))
+
+
+# Events
+
+
+def news_count(panel: Panel, events: Events) -> np.ndarray:
+    return join_events(panel, events.of_kind("news"), how="count")
+
+
+NEWS_COUNT = FunctionFeature(
+    name="news_count",
+    version="1",
+    hypothesis="Much talked about, little bought.",
+    lookback=0,
+    columns=frozenset({"close"}),
+    event_kinds=frozenset({"news"}),
+    function=news_count,
+)
+
+
+def events_of(panel: Panel, *bars: int, kind: str = "news") -> Events:
+    rows = [(kind, panel.symbols[bar % panel.n_assets], panel.index[bar], panel.index[bar]) for bar in bars]
+    return Events(table=pd.DataFrame(rows, columns=list(EVENT_COLUMNS)))
+
+
+def test_a_plugin_reads_events_as_they_were_known_at_the_last_bar(panel: Panel) -> None:
+    asked = []
+
+    def load_events(as_of: datetime) -> Events:
+        asked.append(as_of)
+        return events_of(panel, *range(0, 300, 2))  # a source that tells more than it was asked for
+
+    found = resolve("plugin:news_count", plugins=lambda: {"news_count": NEWS_COUNT}, load_events=load_events)
+    part = panel.slice(0, 101)
+    values = found.compute(part)
+    assert asked == [panel.index[100]]
+    np.testing.assert_array_equal(values, found.compute(panel)[:101])
+    assert values[100].sum() == 51
+    assert found.check(part).fault is None
+
+
+def test_a_plugin_whose_events_are_of_other_kinds_or_symbols_is_refused(panel: Panel) -> None:
+    for events in (events_of(panel, 1, kind="weather"), events_of(panel)):
+        found = Computable.of(NEWS_COUNT, lambda as_of, events=events: events)  # type: ignore[misc]
+        with pytest.raises(MissingDataError, match="reads events of kind news, and there are none here"):
+            found.compute(panel)
+    foreign = panel.slice(0, 50)
+    others = Panel(index=foreign.index, symbols=tuple("VWXYZ"), close=foreign.close)
+    with pytest.raises(MissingDataError, match="reads events of kind news"):
+        Computable.of(NEWS_COUNT, lambda as_of: events_of(panel, 1, 2)).compute(others)
+
+
+def test_a_plugin_that_looks_ahead_of_its_events_is_a_leak(panel: Panel) -> None:
+    def ahead(panel: Panel, events: Events) -> np.ndarray:
+        counts = news_count(panel, events)
+        return np.vstack([counts[1:], counts[-1:]])
+
+    found = Computable.of(replace(NEWS_COUNT, function=ahead), lambda as_of: events_of(panel, *range(0, 300, 3)))
+    assert found.check(panel).fault == "leak"

@@ -1,16 +1,20 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from agents.research.request import Budget
 from agents.research.runner import ResearchContext
+from agents.trading.direction import is_negative
 from backtest.markets import no_edge
 from core.clock import SystemClock
 from core.errors import MissingDataError
+from core.market.panel import Panel
 from core.settings import Settings
 from core.store.opening import Store
 from core.store.records import Dataset
@@ -145,3 +149,52 @@ def test_the_command_refuses_in_one_line(context: ResearchContext, tmp_path: Pat
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: unknown data set 'nothing'")
+
+
+# What it tells the traders
+
+
+def trending(n_bars: int, **yearly: float) -> Panel:
+    """Weekday bars of symbols that grow by a constant rate a year."""
+    index = pd.bdate_range("2022-01-03 21:00", periods=n_bars, tz="UTC")
+    growth = np.array([[(1.0 + rate) ** (bar / 252) for rate in yearly.values()] for bar in range(n_bars)])
+    return Panel(index=index, symbols=tuple(yearly), close=100.0 * growth, name="trending")
+
+
+def test_the_leaders_are_told_at_the_first_bar_of_a_week(case: EquityMomentum) -> None:
+    panel = trending(300, AAA=0.3, BBB=0.2, CCC=0.1, DDD=0.05, EEE=-0.1, FFF=-0.2)
+    monday = panel.index[295].to_pydatetime()
+    assert monday.weekday() == 0
+    told = case.raw_signals(monday, panel=panel)
+    assert [signal.affected_tickers for signal in told] == [("AAA",), ("BBB",), ("CCC",)]
+    assert not any(is_negative(signal) for signal in told)
+    # From 252 bars before to 21 bars before.
+    assert f"{1.3 ** (231 / 252) - 1.0:+.1%}" in told[0].headline
+    assert all(signal.published_at == monday for signal in told)
+    assert case.raw_signals(monday, panel=panel) == told
+    for other in (294, 296, 297, 298, 299):
+        assert case.raw_signals(panel.index[other].to_pydatetime(), panel=panel) == []
+    assert case.raw_signals(monday + timedelta(hours=1), panel=panel) == []
+    assert case.raw_signals(panel.index[200].to_pydatetime(), panel=panel) == []
+
+
+def test_who_falls_out_of_the_better_half_is_advised_against(case: EquityMomentum) -> None:
+    panel = trending(300, AAA=0.3, BBB=0.2, CCC=0.1, DDD=0.05, EEE=-0.1, FFF=-0.2)
+    close = panel.close.copy()
+    close[274, 1] = 50.0  # the bar that the ranking of Monday, the 295th, ends at
+    told = case.raw_signals(panel.index[295].to_pydatetime(), panel=panel.replace(close=close))
+    fallen = [signal for signal in told if is_negative(signal)]
+    assert [signal.affected_tickers for signal in fallen] == [("BBB",)]
+    assert "loses" in fallen[0].headline
+
+
+def test_a_loser_is_never_a_leader(case: EquityMomentum) -> None:
+    panel = trending(300, AAA=-0.1, BBB=-0.2, CCC=-0.3, DDD=-0.4)
+    assert case.raw_signals(panel.index[295].to_pydatetime(), panel=panel) == []
+
+
+def test_what_is_told_at_a_bar_does_not_depend_on_later_ones(case: EquityMomentum) -> None:
+    panel = no_edge(seed=9, n_assets=8, n_bars=400, with_volume=False)
+    for bar in range(300, 330):
+        at = panel.index[bar].to_pydatetime()
+        assert case.raw_signals(at, panel=panel) == case.raw_signals(at, panel=panel.slice(0, bar + 1))

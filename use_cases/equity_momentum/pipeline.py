@@ -1,25 +1,33 @@
 """Does momentum, net of costs, survive in twenty large US stocks?
 
-Run it with ``python -m use_cases.equity_momentum.pipeline``.
+Run it with ``python -m use_cases.equity_momentum.pipeline``, or with ``--mode trade`` through the trading agents.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+from uuid import NAMESPACE_URL, uuid5
 
-import click
+import numpy as np
 
-from agents.research.request import Budget, Candidate
-from core.errors import AQFError
+from agents.research.request import Candidate
+from core.market import load_dataset
+from core.market.panel import Panel
 from core.store.packaged import ensure_dataset
 from core.store.records import Dataset
+from core.types import RawSignal, Severity, SignalCategory
 from features.labels import forward_returns
 from use_cases.base import StrategyUseCase
+from use_cases.command import build_command
 
 if TYPE_CHECKING:
     from agents.research.runner import ResearchContext
 
 LABEL_HORIZON = 21
+N_LEADERS = 3
+_FORMATION, _SKIPPED = 252, 21
+_NAMES = uuid5(NAMESPACE_URL, "aqf:use_cases/equity_momentum")
 
 
 class EquityMomentum(StrategyUseCase):
@@ -73,42 +81,67 @@ class EquityMomentum(StrategyUseCase):
             ),
         )
 
+    def raw_signals(self, as_of: datetime, *, since: datetime | None = None, panel: Panel | None = None) -> list[RawSignal]:
+        """Return, at the first bar of a week, the leaders by `momentum_12_1` and who fell out of the better half.
 
-@click.command(epilog="Example:  python -m use_cases.equity_momentum.pipeline --trials 40")
-@click.option("--trials", type=click.IntRange(1), default=48, show_default=True, help="Backtests the run may make.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--planner", type=click.Choice(["auto", "rules", "llm"]), default="auto", show_default=True)
-@click.option("--dataset", default="sp500_20", show_default=True)
-def main(trials: int, seed: int, planner: Literal["auto", "rules", "llm"], dataset: str) -> None:
-    """Ingest, label, compute the features of equity momentum and send its question through the planner."""
-    try:
-        _run(trials, seed, planner, dataset)
-    except AQFError as error:
-        raise click.ClickException(str(error)) from error
+        Parameters
+        ----------
+        as_of : datetime
+            The close of a bar; at any other time there is nothing new, UTC.
+        since : datetime, optional
+            Time of the bar before; a week begins where the two are of different ones. By default the bar before in `panel`.
+        panel : Panel, optional
+            Bars to rank on; by default the packaged data set, in which bars behind its seal lie, too.
+
+        Returns
+        -------
+        list of RawSignal
+            Leaders as positive news, best first; then those that were in the better half a week before and are not any more, in
+            words that advise against holding them.
+        """
+        panel = load_dataset(self._dataset) if panel is None else panel
+        place = int(panel.index.searchsorted(as_of))
+        if place >= panel.n_bars or panel.index[place] != as_of or place == 0:
+            return []
+        before = panel.index[place - 1].to_pydatetime() if since is None else since
+        if as_of.isocalendar()[:2] == before.isocalendar()[:2]:
+            return []
+        now, earlier = _rank(panel, place), _rank(panel, place - 5)
+        leaders = [symbol for symbol in list(now)[:N_LEADERS] if now[symbol] > 0.0]
+        half = len(panel.symbols) // 2
+        fallen = [symbol for symbol in list(earlier)[:half] if symbol not in list(now)[:half]]
+        return [
+            *(_tell(symbol, now[symbol], as_of, leads=True) for symbol in leaders),
+            *(_tell(symbol, now.get(symbol, 0.0), as_of, leads=False) for symbol in fallen),
+        ]
 
 
-def _run(trials: int, seed: int, planner: Literal["auto", "rules", "llm"], dataset: str) -> None:
-    from agents.research.runner import ResearchContext
+def _rank(panel: Panel, place: int) -> dict[str, float]:
+    """Return the momentum at a bar by symbol, best first; symbols without a price are left out, equal ones keep their order."""
+    if place < _FORMATION:
+        return {}
+    values = panel.close[place - _SKIPPED] / panel.close[place - _FORMATION] - 1.0
+    order = [int(column) for column in np.argsort(-values, kind="stable") if np.isfinite(values[column])]
+    return {panel.symbols[column]: float(values[column]) for column in order}
 
-    with ResearchContext.from_settings() as context:
-        case = EquityMomentum(dataset)
-        stored = case.ingest(context)
-        click.echo(
-            f"ingested {stored.name}: {stored.n_bars} bars x {len(stored.symbols)} symbols, "
-            f"sealed from {stored.sealed_from:%Y-%m-%d}"
-        )
-        click.echo(f"labelled {case.label(context, stored)} months with the return of the next {LABEL_HORIZON} bars")
-        values = case.compute_features(context.store.researcher.load_panel(stored))
-        click.echo(f"computed {', '.join(values)}")
-        report = case.run(
-            context,
-            budget=Budget(trials=trials),
-            planner=planner,
-            seed=seed,
-            on_event=lambda event: click.echo(f"  {event.message}", err=True),
-        )
-    click.echo(report.to_markdown())
 
+def _tell(symbol: str, momentum: float, as_of: datetime, *, leads: bool) -> RawSignal:
+    words = "tops the ranking by momentum" if leads else "loses its place in the better half by momentum"
+    return RawSignal(
+        signal_id=str(uuid5(_NAMES, f"{as_of.isoformat()}|{symbol}|{leads}")),
+        headline=f"{symbol} {words}: {momentum:+.1%} over eleven months",
+        published_at=as_of,
+        category=SignalCategory.POSITIVE_NEWS,
+        severity=Severity.MEDIUM if leads else Severity.LOW,
+        affected_tickers=(symbol,),
+    )
+
+
+main = build_command(
+    EquityMomentum,
+    EquityMomentum.name,
+    "Ingest, label, compute the features of equity momentum and send its question on its way.",
+)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,143 @@
+"""Rounds on the desk: what waits in the store is decided once, and nothing while the exchange is closed."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agents.trading.argus import Valuation
+from agents.trading.market_data import Bar
+from agents.trading.running import Round, run_round, run_rounds
+from agents.trading.sessions import ExchangeSessions
+from core.clock import FixedClock
+from core.errors import MissingDataError
+from core.store.opening import Store
+from core.types import PipelineStatus
+from tests.agents.trading.desk import NOW, Desk, build_desk, signal
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    built = build_desk(store)
+    open_gates = built.context.gates.icarus
+    open_gates.scan = lambda worker: store.trading.claim_signals(worker, 2)  # type: ignore[attr-defined]
+    return built
+
+
+def save(store: Store, *symbols: str) -> None:
+    for symbol in symbols:
+        item = signal(symbol)
+        store.trading.save_signal(item, source="test", source_key=item.signal_id)
+
+
+def test_a_round_decides_on_all_that_waits_and_the_next_on_nothing(desk: Desk, store: Store) -> None:
+    save(store, "AAA", "BBB", "CCC")
+    done = run_round(desk.pipeline, "worker")
+    assert [trace.symbol for trace in done.traces] == ["AAA", "BBB", "CCC"]
+    assert {trace.status for trace in done.traces} == {PipelineStatus.SUBMITTED}
+    assert (done.at, done.valuation.equity) == (NOW, 50_000.0)
+    assert run_round(desk.pipeline, "worker").traces == ()
+
+
+def test_time_passes_at_the_paper_broker_before_anything_is_decided(desk: Desk, store: Store) -> None:
+    save(store, "AAA")
+    run_round(desk.pipeline, "worker")
+    desk.clock.advance(timedelta(minutes=5))
+    (order,) = [one for one in desk.broker.list_open_orders() if one.symbol == "AAA"]
+    assert order.filled_qty == 0.0
+    bar_at = desk.clock.now()
+    desk.prices.bars["AAA"] = [Bar(symbol="AAA", at=bar_at, open=100.0, high=101.0, low=99.0, close=100.0)]
+    done = run_round(desk.pipeline, "worker")
+    assert done.valuation.positions > 0.0
+    (trade,) = store.trade_log.list_trades(open_only=True)
+    assert trade.qty == order.qty
+    assert run_round(desk.pipeline, "worker").valuation.positions == done.valuation.positions
+
+
+def test_a_source_that_fails_stops_the_time_of_its_symbols_and_nothing_else(
+    desk: Desk, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(store, "AAA", "BBB")
+    run_round(desk.pipeline, "worker")
+    desk.clock.advance(timedelta(minutes=5))
+    desk.prices.bars["BBB"] = [Bar(symbol="BBB", at=desk.clock.now(), open=50.0, high=50.0, low=50.0, close=50.0)]
+    told = desk.prices.list_bars
+
+    def list_bars(symbol: str, as_of: datetime, n: int) -> list[Bar]:
+        if symbol == "AAA":
+            raise MissingDataError("the source is down")
+        return told(symbol, as_of, n)
+
+    monkeypatch.setattr(desk.prices, "list_bars", list_bars)
+    run_round(desk.pipeline, "worker")
+    assert [trade.symbol for trade in store.trade_log.list_trades() if trade.qty] == ["BBB"]
+    assert "no time passes for the orders of AAA: the source is down" in caplog.text
+
+
+def test_a_signal_of_a_crashed_worker_is_decided_by_another(desk: Desk, store: Store) -> None:
+    save(store, "AAA")
+    (claimed,) = store.trading.claim_signals("crashed", 2)
+    assert run_round(desk.pipeline, "worker").traces == ()
+    desk.pipeline.run([claimed])
+    assert store.trading.consume_signals("crashed", [claimed.signal_id]) == 1
+
+
+class Napping:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self, start: datetime) -> None:
+        self.clock, self.naps = FixedClock(start), list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.clock.advance(timedelta(seconds=seconds))
+
+
+def run(napping: Napping, most: int, *, takes: float = 0.0) -> tuple[list[datetime], list[datetime]]:
+    """Run rounds of New York, each of which takes some seconds, and return when they were and what was waited for."""
+    rounds: list[datetime] = []
+    waits: list[datetime] = []
+
+    def step() -> Round:
+        at = napping.clock.now()
+        napping.clock.advance(timedelta(seconds=takes))
+        return Round(at=at, traces=(), valuation=Valuation(equity=None, cash=0.0, positions=0.0))
+
+    done = run_rounds(
+        step,
+        clock=napping.clock,
+        hours=ExchangeSessions(),
+        every_seconds=900.0,
+        sleep=napping.sleep,
+        on_round=lambda one: rounds.append(one.at),
+        on_wait=waits.append,
+        most=most,
+    )
+    assert done == most
+    return rounds, waits
+
+
+def test_rounds_are_so_far_apart_however_long_one_takes() -> None:
+    start = datetime(2024, 7, 5, 14, tzinfo=UTC)
+    rounds, waits = run(Napping(start), 3, takes=100.0)
+    assert rounds == [start + timedelta(seconds=900 * k) for k in range(3)]
+    assert waits == []
+
+
+def test_a_round_that_takes_too_long_delays_the_next() -> None:
+    start = datetime(2024, 7, 5, 14, tzinfo=UTC)
+    rounds, _ = run(Napping(start), 2, takes=1_000.0)
+    assert rounds == [start, start + timedelta(seconds=1_000)]
+
+
+def test_nothing_is_done_while_the_exchange_is_closed() -> None:
+    napping = Napping(datetime(2024, 7, 5, 19, 50, tzinfo=UTC))  # a Friday, ten minutes before the close
+    rounds, waits = run(napping, 2)
+    monday = datetime(2024, 7, 8, 13, 30, tzinfo=UTC)
+    assert rounds == [datetime(2024, 7, 5, 19, 50, tzinfo=UTC), monday]
+    assert waits == [monday]
+    assert max(napping.naps) <= 60.0
+
+
+def test_it_waits_for_the_opening_when_it_begins_on_a_holiday() -> None:
+    rounds, waits = run(Napping(datetime(2024, 7, 4, 15, tzinfo=UTC)), 1)
+    assert rounds == waits == [datetime(2024, 7, 5, 13, 30, tzinfo=UTC)]

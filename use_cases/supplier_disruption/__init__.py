@@ -1,0 +1,1 @@
+"""News of suppliers in trouble, and of their customers' shares."""
