@@ -47,11 +47,14 @@ def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]
     Returns
     -------
     dict of int to Check
-        By trial; empty when there was nobody to open them for.
+        By trial, of every candidate and of whatever the hold-out was opened for; empty when there was nobody to open it for.
     """
     service = session.store.service
     opened = service.find_holdout(session.lineage)
+    late: list[Trial] = []
     if opened is not None and opened["run_id"] == session.run_id:  # killed after it opened: judge what it opened for
+        # Others may have changed the ledger since, and with it who passes what comes before.
+        late = [trial for trial, _ in chosen if str(trial.trial_id) not in opened["candidates"]]
         trials = {str(trial.trial_id): trial for trial in service.list_trials({"run_id": session.run_id})}
         ordered = sorted(opened["candidates"].items(), key=lambda item: item[1]["place"])
         chosen = [(trials[trial_id], stated["dsr"]) for trial_id, stated in ordered]
@@ -65,8 +68,7 @@ def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]
     try:
         opening = service.open_holdout(session.lineage, session.run_id, candidates)
     except StoreConflictError as error:
-        closed = Check(name="holdout_already_opened", figure=None, bound="opens once a lineage", passed=False, note=str(error))
-        return {trial.trial_id: closed for trial, _ in chosen}
+        return {trial.trial_id: _closed(str(error)) for trial, _ in chosen}
     panel = service.load_panel(session.dataset, session.request.symbols or None)
     checks: dict[int, Check] = {}
     record: dict[str, Any] = {}
@@ -75,7 +77,11 @@ def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]
         found = _run_sealed(session, trial, computables[trial.trial_id], panel)
         checks[trial.trial_id], record[str(trial.trial_id)] = _judge(session, trial, dsr, found, opening, better_passed)
     service.record_holdout(session.lineage, session.run_id, record)
-    return checks
+    return checks | {trial.trial_id: _closed("this run opened it before, for other candidates") for trial in late}
+
+
+def _closed(why: str) -> Check:
+    return Check(name="holdout_already_opened", figure=None, bound="opens once a lineage", passed=False, note=why)
 
 
 def _run_sealed(session: ResearchSession, trial: Trial, computable: Computable, panel: Panel) -> BacktestResult | str:
