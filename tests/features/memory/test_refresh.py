@@ -12,7 +12,7 @@ from core.errors import ConfigurationError, DataError, LookAheadError, MissingDa
 from core.store.opening import Store
 from core.store.records import Dataset
 from features.encoders import get_encoder, registry
-from features.memory import EMB_TYPE, MemorySpec, refresh, refresh_memory
+from features.memory import EMB_TYPE, MemorySpec, Refreshed, refresh, refresh_memory
 from features.windows import regime_at, rolling_windows
 from tests.features.memory.worlds import STRIDE, WINDOW, build_prices, expected_windows, land, rows_of
 
@@ -206,6 +206,18 @@ def test_symbols_can_be_refreshed_one_by_one_and_the_last_completes_the_version(
     assert (whole.written, whole.windows) == (0, len(one_by_one))
     with pytest.raises(MissingDataError, match="unknown symbol XXX; small has AAA, BBB, GAP, STILL"):
         refresh_memory(store.researcher, dataset, SPEC, symbols=["AAA", "XXX"])
+
+
+def test_a_version_that_two_complete_at_once_is_searched(store: Store, dataset: Dataset) -> None:
+    other: list[Refreshed] = []
+
+    def meanwhile(done: int, total: int) -> None:
+        if not other:
+            other.append(refresh_memory(store.researcher, dataset, SPEC, symbols=["GAP", "STILL"]))
+
+    last = refresh_memory(store.researcher, dataset, SPEC, symbols=["AAA", "BBB"], on_progress=meanwhile)
+    assert (other[0].status, last.status) == ("building", "active")
+    assert last.windows == len(rows_of(store)) == last.written + other[0].written
 
 
 def test_an_encoder_that_may_know_the_hold_out_is_refused_and_auto_takes_one_that_cannot(store: Store) -> None:
