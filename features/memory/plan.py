@@ -66,16 +66,18 @@ class MemorySpec:
                 raise DataError(f"`{name}` must be a number of bars in {lowest}..10000, was {value!r}.")
 
     @classmethod
-    def from_mapping(cls, wanted: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, wanted: object) -> Self:
         """Read what a request asks for.
 
         Raises
         ------
         DataError
-            If it names something else than encoder, window and stride, or a number is out of bounds.
+            If it is no mapping, names something else than encoder, window and stride, or a number is out of bounds.
         ConfigurationError
             If there is no such encoder.
         """
+        if not isinstance(wanted, Mapping):
+            raise DataError(f"a request for windows is an object with encoder, window and stride, was {wanted!r}.")
         unknown = sorted(set(wanted) - {"encoder", "window", "stride"})
         if unknown:
             raise DataError(f"a request for windows has encoder, window and stride, not {', '.join(unknown)}.")
