@@ -68,7 +68,8 @@ class VectorMethods:
                     raise
         if (known[0]["encoder_sha256"], known[0]["dataset_id"]) != (encoder_sha256, dataset.dataset_id):
             raise StoreConflictError(
-                f"version {emb_version} of {emb_type} belongs to another encoder or data set: give this one a version of its own."
+                f"version {emb_version} of {emb_type} belongs to another encoder or data set: "
+                "give this one a version of its own."
             )
         if known[0]["n_windows"] != n_windows:
             raise StoreConflictError(
