@@ -6,8 +6,9 @@ which are fixed before anything is seen. So an edge that is strong before the se
 is a little short before it can make up for that behind it, at the same chance of promoting what is no edge.
 
 Candidates are judged in the order of their deflated Sharpe ratios before the seal, the best first, and none after the first
-that fails: in an order that was fixed beforehand each may have the whole chance, and the chance that any is promoted
-wrongly is still no more [1]_.
+that fails, so that each may have the whole chance [1]_. Our order is not fixed beforehand as theirs is, it follows from the
+first sample, which the verdict rests on too. The chance that any is promoted wrongly is still no more: the first one without
+an edge in that order is the best of those, and a deflated Sharpe ratio is that of the best of as many.
 
 References
 ----------
