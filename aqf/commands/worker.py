@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example:  aqf worker --once")
-@click.option("--once", is_flag=True, help="Do the jobs that are open, then end; exit code 1 if one of them failed.")
+@click.option("--once", is_flag=True, help="Do the jobs that are open, then end; exit code 1 if one failed, 130 if stopped.")
 @click.option(
     "--poll-seconds",
     type=click.FloatRange(0, min_open=True),
@@ -50,6 +50,8 @@ def worker(once: bool, poll_seconds: float, as_json: bool) -> None:
                 _work_on(store, poll_seconds, as_json)
     except KeyboardInterrupt:
         screen.say("stopped; a job that was not finished goes to the next worker.")
+        if once:
+            raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
     if failed:
