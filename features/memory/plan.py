@@ -17,6 +17,7 @@ from core.market.panel import Panel
 from core.store.records import Dataset
 from features.encoders import Encoder, get_encoder
 from features.encoders.registry import ENCODERS, PRETRAINED
+from features.nearest_windows import one_blas_thread
 from features.windows import Windows, rolling_windows, steady_windows
 
 EMB_TYPE = "window"
@@ -149,7 +150,8 @@ def plan_memory(dataset: Dataset, panel: Panel, spec: MemorySpec) -> MemoryPlan:
             f"a row that move, in {panel.n_bars} bars before the seal; take a shorter window or a longer history."
         )
     if encoder.name not in PRETRAINED:
-        encoder.fit(cut(panel.slice(stop=int(panel.n_bars * TRAINED_FRACTION))))
+        with one_blas_thread():  # threads share out sums, which moves last digits, and with them the name of the fit
+            encoder.fit(cut(panel.slice(stop=int(panel.n_bars * TRAINED_FRACTION))))
     assert encoder.trained_until is not None
     possible = len(range(0, panel.n_bars - spec.window + 1, spec.stride)) * panel.n_assets
     cutting = f"w{spec.window}-s{spec.stride}-h{LABEL_HORIZON}"
