@@ -36,6 +36,9 @@ from features.computable import Computable
 MAX_CHANCE = 0.025
 """Of promoting anything in a lineage without an edge, at the first opening of its data; the k-th has a k^2-th of it."""
 
+MAX_SEALED_CHANCE = 0.5
+"""Of passing the sealed bars by themselves without an edge, at the first opening; the k-th has a k^2-th of it."""
+
 
 def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]]) -> dict[int, Check]:
     """Open the sealed bars for the candidates that passed everything else, and let them decide.
@@ -113,10 +116,10 @@ def _judge(
     if isinstance(found, str):
         check = Check(name="holdout", figure=None, bound="computed without the future", passed=False, note=found)
         return check, {"net_sharpe": None, "psr": None, "n_obs": 0}
-    needed = 1.0 - MAX_CHANCE / opening**2
+    needed, alone = 1.0 - MAX_CHANCE / opening**2, 1.0 - MAX_SEALED_CHANCE / opening**2
     returns = found.net_returns
     n_obs = len(returns)
-    bound = f"> {needed:g} over all bars, with a gain over the sealed ones, like every better candidate"
+    bound = f"> {needed:g} over all bars, and > {alone:g} over the sealed ones alone, like every better candidate"
     said = f"over {n_obs} sealed bars; opening {opening} of this data"
     sharpe = sharpe_per_period(returns)
     if math.isnan(sharpe):
@@ -133,7 +136,7 @@ def _judge(
         name="holdout",
         figure=together,
         bound=bound,
-        passed=together > needed and sharpe > 0.0 and better_passed,
+        passed=together > needed and psr > alone and better_passed,
         note=f"{dsr:.3f} before the seal; net Sharpe {net_sharpe:.2f}, probability of a positive one {psr:.3f}, {said}",
     )
     return check, {"net_sharpe": net_sharpe, "psr": psr, "n_obs": n_obs}
