@@ -68,7 +68,11 @@ def main() -> None:
         click.echo(f"aqf: {error}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("aqf: interrupted; what was done is kept, `aqf runs` names the run and `aqf resume` continues it.", err=True)
+        click.echo(
+            "aqf: interrupted; what was done is kept. `aqf runs` names a run of research and `aqf resume` continues it; "
+            "anything else is continued by giving the command again.",
+            err=True,
+        )
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)

@@ -6,8 +6,9 @@ which are fixed before anything is seen. So an edge that is strong before the se
 is a little short before it can make up for that behind it, at the same chance of promoting what is no edge.
 
 Candidates are judged in the order of their deflated Sharpe ratios before the seal, the best first, and none after the first
-that fails: in an order that was fixed beforehand each may have the whole chance, and the chance that any is promoted
-wrongly is still no more [1]_.
+that fails, so that each may have the whole chance [1]_. Our order is not fixed beforehand as theirs is, it follows from the
+first sample, which the verdict rests on too. The chance that any is promoted wrongly is still no more: the first one without
+an edge in that order is the best of those, and a deflated Sharpe ratio is that of the best of as many.
 
 References
 ----------
@@ -35,6 +36,9 @@ from features.computable import Computable
 MAX_CHANCE = 0.025
 """Of promoting anything in a lineage without an edge, at the first opening of its data; the k-th has a k^2-th of it."""
 
+MAX_SEALED_CHANCE = 0.5
+"""Of passing the sealed bars by themselves without an edge, at the first opening; the k-th has a k^2-th of it."""
+
 
 def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]]) -> dict[int, Check]:
     """Open the sealed bars for the candidates that passed everything else, and let them decide.
@@ -47,11 +51,14 @@ def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]
     Returns
     -------
     dict of int to Check
-        By trial; empty when there was nobody to open them for.
+        By trial, of every candidate and of whatever the hold-out was opened for; empty when there was nobody to open it for.
     """
     service = session.store.service
     opened = service.find_holdout(session.lineage)
+    late: list[Trial] = []
     if opened is not None and opened["run_id"] == session.run_id:  # killed after it opened: judge what it opened for
+        # Others may have changed the ledger since, and with it who passes what comes before.
+        late = [trial for trial, _ in chosen if str(trial.trial_id) not in opened["candidates"]]
         trials = {str(trial.trial_id): trial for trial in service.list_trials({"run_id": session.run_id})}
         ordered = sorted(opened["candidates"].items(), key=lambda item: item[1]["place"])
         chosen = [(trials[trial_id], stated["dsr"]) for trial_id, stated in ordered]
@@ -65,8 +72,7 @@ def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]
     try:
         opening = service.open_holdout(session.lineage, session.run_id, candidates)
     except StoreConflictError as error:
-        closed = Check(name="holdout_already_opened", figure=None, bound="opens once a lineage", passed=False, note=str(error))
-        return {trial.trial_id: closed for trial, _ in chosen}
+        return {trial.trial_id: _closed(str(error)) for trial, _ in chosen}
     panel = service.load_panel(session.dataset, session.request.symbols or None)
     checks: dict[int, Check] = {}
     record: dict[str, Any] = {}
@@ -75,7 +81,11 @@ def judge_holdout(session: ResearchSession, chosen: Sequence[tuple[Trial, float]
         found = _run_sealed(session, trial, computables[trial.trial_id], panel)
         checks[trial.trial_id], record[str(trial.trial_id)] = _judge(session, trial, dsr, found, opening, better_passed)
     service.record_holdout(session.lineage, session.run_id, record)
-    return checks
+    return checks | {trial.trial_id: _closed("this run opened it before, for other candidates") for trial in late}
+
+
+def _closed(why: str) -> Check:
+    return Check(name="holdout_already_opened", figure=None, bound="opens once a lineage", passed=False, note=why)
 
 
 def _run_sealed(session: ResearchSession, trial: Trial, computable: Computable, panel: Panel) -> BacktestResult | str:
@@ -106,10 +116,10 @@ def _judge(
     if isinstance(found, str):
         check = Check(name="holdout", figure=None, bound="computed without the future", passed=False, note=found)
         return check, {"net_sharpe": None, "psr": None, "n_obs": 0}
-    needed = 1.0 - MAX_CHANCE / opening**2
+    needed, alone = 1.0 - MAX_CHANCE / opening**2, 1.0 - MAX_SEALED_CHANCE / opening**2
     returns = found.net_returns
     n_obs = len(returns)
-    bound = f"> {needed:g} over all bars, with a gain over the sealed ones, like every better candidate"
+    bound = f"> {needed:g} over all bars, and > {alone:g} over the sealed ones alone, like every better candidate"
     said = f"over {n_obs} sealed bars; opening {opening} of this data"
     sharpe = sharpe_per_period(returns)
     if math.isnan(sharpe):
@@ -126,7 +136,7 @@ def _judge(
         name="holdout",
         figure=together,
         bound=bound,
-        passed=together > needed and sharpe > 0.0 and better_passed,
+        passed=together > needed and psr > alone and better_passed,
         note=f"{dsr:.3f} before the seal; net Sharpe {net_sharpe:.2f}, probability of a positive one {psr:.3f}, {said}",
     )
     return check, {"net_sharpe": net_sharpe, "psr": psr, "n_obs": n_obs}

@@ -214,7 +214,9 @@ def drift(dataset: str, seed: int, as_json: bool) -> None:
         screen.print_table(f"Drift of {dataset}", heads, rows, right=("value", "p"))
     click.echo(f"Drift: {describe_drift(found)}.")
     if found and not any(one.metric == EMBEDDINGS for one in found):
-        click.echo("There are no vectors of this data set to compare yet: `aqf plan` makes them.")
+        click.echo(
+            f"There are no vectors of this data set to compare yet: `aqf embed generate --dataset {dataset}` makes them."
+        )
 
 
 @embed.command(epilog="Example:  aqf embed text --dry-run")

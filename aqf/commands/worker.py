@@ -22,7 +22,7 @@ _STOP_SECONDS = 1.0
 
 
 @click.command(epilog="Example:  aqf worker --once")
-@click.option("--once", is_flag=True, help="Do the jobs that are open, then end; exit code 1 if one of them failed.")
+@click.option("--once", is_flag=True, help="Do the jobs that are open, then end; exit code 1 if one failed, 130 if stopped.")
 @click.option(
     "--poll-seconds",
     type=click.FloatRange(0, min_open=True),
@@ -51,6 +51,8 @@ def worker(once: bool, poll_seconds: float, as_json: bool) -> None:
                 _work_on(store, stop, poll_seconds, as_json)
     except KeyboardInterrupt:
         screen.say("stopped; a job that was not finished goes to the next worker.")
+        if once:
+            raise SystemExit(130) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from core.errors import ConfigurationError, DataError, StoreConflictError, StoreError, StoreUnavailableError
@@ -104,7 +104,7 @@ def _work(store: ResearchStore, job: EmbeddingJob, lease_seconds: int, on_progre
             store.get_dataset(job.dataset_id),
             MemorySpec.from_mapping(job.windows),
             symbols=None if job.asset_symbol is None else (job.asset_symbol,),
-            switch=job.metadata.get("switch") is True,
+            switch=isinstance(job.metadata, Mapping) and job.metadata.get("switch") is True,
             on_progress=renew,
         )
     except StoreUnavailableError:

@@ -17,6 +17,7 @@ from core.market.panel import Panel
 from core.store.records import Dataset
 from features.encoders import Encoder, get_encoder
 from features.encoders.registry import ENCODERS, PRETRAINED
+from features.nearest_windows import one_blas_thread
 from features.windows import Windows, rolling_windows, steady_windows
 
 EMB_TYPE = "window"
@@ -66,16 +67,18 @@ class MemorySpec:
                 raise DataError(f"`{name}` must be a number of bars in {lowest}..10000, was {value!r}.")
 
     @classmethod
-    def from_mapping(cls, wanted: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, wanted: object) -> Self:
         """Read what a request asks for.
 
         Raises
         ------
         DataError
-            If it names something else than encoder, window and stride, or a number is out of bounds.
+            If it is no mapping, names something else than encoder, window and stride, or a number is out of bounds.
         ConfigurationError
             If there is no such encoder.
         """
+        if not isinstance(wanted, Mapping):
+            raise DataError(f"a request for windows is an object with encoder, window and stride, was {wanted!r}.")
         unknown = sorted(set(wanted) - {"encoder", "window", "stride"})
         if unknown:
             raise DataError(f"a request for windows has encoder, window and stride, not {', '.join(unknown)}.")
@@ -147,7 +150,8 @@ def plan_memory(dataset: Dataset, panel: Panel, spec: MemorySpec) -> MemoryPlan:
             f"a row that move, in {panel.n_bars} bars before the seal; take a shorter window or a longer history."
         )
     if encoder.name not in PRETRAINED:
-        encoder.fit(cut(panel.slice(stop=int(panel.n_bars * TRAINED_FRACTION))))
+        with one_blas_thread():  # threads share out sums, which moves last digits, and with them the name of the fit
+            encoder.fit(cut(panel.slice(stop=int(panel.n_bars * TRAINED_FRACTION))))
     assert encoder.trained_until is not None
     possible = len(range(0, panel.n_bars - spec.window + 1, spec.stride)) * panel.n_assets
     cutting = f"w{spec.window}-s{spec.stride}-h{LABEL_HORIZON}"

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,7 @@ def refresh_memory(
         settings=plan.settings,
         n_windows=len(windows),
     )
-    archived = store.list_windows(EMB_TYPE, version, archived=True)
-    known = archived | store.list_windows(EMB_TYPE, version)
+    known, n_archived = _list_known(store, version)
     ends = windows.end_ts.to_pydatetime()
     wanted = None if symbols is None else set(symbols)
     missing = np.array(
@@ -131,8 +131,9 @@ def refresh_memory(
     )
     builder = RowBuilder(plan)
     _write(store, plan, builder, missing, on_progress)
-    n_known = len(known) + int(missing.sum())
-    if n_known >= len(windows):
+    if missing.any():  # others may have written their symbols meanwhile, and whoever looks last finds the version complete
+        known, n_archived = _list_known(store, version)
+    if len(known) >= len(windows):
         active = store.active_embedding_version(dataset, EMB_TYPE)
         if active is None or (switch and active["emb_version"] != version):
             store.activate_embedding_version(EMB_TYPE, version)
@@ -140,14 +141,20 @@ def refresh_memory(
         emb_type=EMB_TYPE,
         emb_version=version,
         status=_find_status(store, dataset, version),
-        windows=n_known - len(archived),
-        archived=len(archived),
+        windows=len(known) - n_archived,
+        archived=n_archived,
         written=int(missing.sum()),
         in_sample=builder.n_in_sample,
         left_out=plan.n_left_out,
         trained_until=plan.trained_until.isoformat(),
         newest=windows.end_ts.max().isoformat(),
     )
+
+
+def _list_known(store: ResearchStore, version: str) -> tuple[set[tuple[str, datetime]], int]:
+    """Return the windows that are stored or archived, and how many are archived."""
+    archived = store.list_windows(EMB_TYPE, version, archived=True)
+    return archived | store.list_windows(EMB_TYPE, version), len(archived)
 
 
 def _write(

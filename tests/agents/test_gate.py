@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from agents.research import gate
+from agents.research import gate, holdout
 from agents.research.findings import Check, Finding
 from agents.research.report import judgement_to_dict
 from agents.research.request import Budget
@@ -279,6 +280,35 @@ def test_a_hold_out_in_which_nothing_moves_promotes_nothing(context: ResearchCon
     (stopped, *_) = [finding for finding in report.findings if finding.binding_constraint == "holdout"]
     assert stopped.checks[-1].figure is None
     assert stopped.checks[-1].note.startswith("nothing was earned or lost over 300 sealed bars")
+
+
+def judge_sealed(dsr: float, sharpe: float, *, opening: int = 1, better_passed: bool = True, n_obs: int = 250) -> Check:
+    """Judge a candidate of a thousand bars by sealed returns of exactly this Sharpe ratio per bar, without skew."""
+    returns = 0.01 * (sharpe + np.resize([1.0, -1.0], n_obs) * math.sqrt(1.0 - 1.0 / n_obs))
+    session: Any = SimpleNamespace(config=SimpleNamespace(periods_per_year=252))
+    found: Any = SimpleNamespace(net_returns=returns)
+    return holdout._judge(session, make_trial(), dsr, found, opening, better_passed)[0]
+
+
+def test_the_verdict_of_the_sealed_bars_is_that_of_both_samples_by_their_lengths() -> None:
+    sharpe = 0.1
+    behind = norm.cdf(sharpe * math.sqrt(249) / math.sqrt(1 + (1 - 1) / 4 * sharpe**2))  # two values as often: kurtosis 1
+    together = norm.cdf((math.sqrt(1_000) * norm.ppf(0.9) + math.sqrt(250) * norm.ppf(behind)) / math.sqrt(1_250))
+    assert judge_sealed(0.9, sharpe).figure == pytest.approx(together, abs=1e-4)
+    assert together < 0.975
+    assert not judge_sealed(0.9, sharpe).passed
+    assert judge_sealed(0.97, sharpe).passed
+    assert not judge_sealed(0.97, sharpe, opening=2).passed
+    assert not judge_sealed(0.97, sharpe, better_passed=False).passed
+
+
+def test_what_is_certain_before_the_seal_must_gain_behind_it_and_more_at_every_opening() -> None:
+    assert not judge_sealed(1.0, -0.001).passed
+    assert judge_sealed(1.0, 0.001).passed
+    for opening, needed in ((2, 0.875), (3, 1 - 0.5 / 9), (5, 0.98)):
+        sharpe = norm.ppf(needed) / math.sqrt(249)
+        assert not judge_sealed(1.0, 0.98 * sharpe, opening=opening).passed
+        assert judge_sealed(1.0, 1.02 * sharpe, opening=opening).passed
 
 
 def test_each_opening_of_a_data_set_raises_the_bar_of_the_next(

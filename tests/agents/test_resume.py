@@ -10,11 +10,13 @@ import pandas as pd
 import psycopg
 import pytest
 
+from agents.research import gate
 from agents.research.report import ResearchReport
 from agents.research.request import Budget, ResearchRequest
 from agents.research.runner import ResearchContext, resume_run, run_planner
-from core.errors import MissingDataError, StoreConflictError
+from core.errors import MissingDataError, StoreConflictError, StoreUnavailableError
 from core.store.records import RunStatus
+from core.store.research import ResearchStore
 from tests.agents.worlds import QUESTION, fresh_world, land, reversal_market, trials_of
 from tests.conftest import Server
 
@@ -113,6 +115,33 @@ def test_a_run_that_somebody_works_on_is_refused_to_everybody_else(
     assert process.returncode == 0
     report = resume_run(run.run_id, context=world)
     pd.testing.assert_frame_equal(report.leaderboard, uninterrupted.leaderboard)
+
+
+def test_whom_a_killed_run_did_not_open_its_hold_out_for_it_cannot_promote(
+    world: ResearchContext, uninterrupted: ResearchReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run is away others change the ledger, and with it who passes what comes before the hold-out."""
+
+    def lose(*arguments: object) -> None:
+        raise StoreUnavailableError("the database cannot be reached: a test")
+
+    request = ResearchRequest(question=QUESTION, dataset="planted", vectors=False)
+    with monkeypatch.context() as patch, pytest.raises(StoreUnavailableError):
+        patch.setattr(ResearchStore, "record_holdout", lose)
+        run_planner(request, budget=Budget(trials=TRIALS), planner="rules", context=world)
+    (run,) = world.store.service.list_runs()
+    (opening,) = world.store.service.gateway.select("holdout_openings")
+    monkeypatch.setattr(gate, "MAX_CORRELATION", 1.1)
+    report = resume_run(run.run_id, context=world)
+
+    before = {finding.name: finding.verdict for finding in uninterrupted.findings}
+    assert {finding.name: finding.verdict for finding in report.findings} == before
+    late = [finding for finding in report.findings if finding.binding_constraint == "holdout_already_opened"]
+    assert late, "without the condition on their correlation there are more candidates"
+    assert not {str(finding.trial_id) for finding in late} & opening["candidates"].keys()
+    for finding in report.promoted:
+        assert str(finding.trial_id) in opening["candidates"]
+        assert finding.checks[-1].name == "holdout"
 
 
 def test_a_run_that_is_not_there_cannot_be_resumed(world: ResearchContext) -> None:

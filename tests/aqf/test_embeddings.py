@@ -13,6 +13,7 @@ from aqf.commands.worker import worker
 from core.errors import MissingDataError, StoreConflictError
 from core.store.opening import Store
 from core.store.records import Dataset
+from core.store.research import ResearchStore
 from tests.aqf.commands import start_aqf
 from tests.features.memory.worlds import land, rows_of
 
@@ -73,6 +74,21 @@ def test_a_worker_hears_of_a_job_at_once_and_ends_when_it_is_told_to(store: Stor
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_worker_that_is_to_do_what_is_open_and_was_stopped_does_not_say_that_it_was_done(
+    store: Store, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = ask(store, dataset, encoder="ts2vec", stride=20)
+
+    def stop(*arguments: object, **more: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ResearchStore, "renew_job", stop)
+    stopped = CliRunner().invoke(worker, ["--once"])
+    assert stopped.exit_code == 130
+    assert "stopped; a job that was not finished goes to the next worker." in stopped.output
+    assert store.researcher.get_job(job_id).status == "pending"
 
 
 def test_a_version_is_built_beside_compared_and_switched_to(store: Store, dataset: Dataset) -> None:

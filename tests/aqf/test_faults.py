@@ -258,7 +258,8 @@ def test_an_interrupted_run_says_so_stops_its_server_and_can_be_resumed(home: Pa
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == (
-        "aqf: interrupted; what was done is kept, `aqf runs` names the run and `aqf resume` continues it."
+        "aqf: interrupted; what was done is kept. `aqf runs` names a run of research and `aqf resume` continues it; anything "
+        "else is continued by giving the command again."
     )
     assert not server_is_up(home)
     (run,) = listed(home, "runs")

@@ -48,19 +48,7 @@ class VectorMethods:
         StoreConflictError
             If the version is there with another encoder, data set or number of windows.
         """
-        known = self.gateway.select("embedding_versions", where={"emb_type": emb_type, "emb_version": emb_version})
-        if known:
-            if (known[0]["encoder_sha256"], known[0]["dataset_id"]) != (encoder_sha256, dataset.dataset_id):
-                raise StoreConflictError(
-                    f"version {emb_version} of {emb_type} belongs to another encoder or data set: "
-                    "give this one a version of its own."
-                )
-            if known[0]["n_windows"] != n_windows:
-                raise StoreConflictError(
-                    f"version {emb_version} of {emb_type} was announced with {known[0]['n_windows']} windows, now with "
-                    f"{n_windows}: windows are cut otherwise than they were, so give this one a version of its own."
-                )
-            return
+        where = {"emb_type": emb_type, "emb_version": emb_version}
         row = {
             "emb_type": emb_type,
             "emb_version": emb_version,
@@ -70,7 +58,24 @@ class VectorMethods:
             "settings": dict(settings or {}),
             "n_windows": n_windows,
         }
-        self.gateway.insert("embedding_versions", [row])
+        known = self.gateway.select("embedding_versions", where=where)
+        if not known:
+            try:
+                known = self.gateway.insert("embedding_versions", [row])
+            except StoreConflictError:  # another worker announced it between the two
+                known = self.gateway.select("embedding_versions", where=where)
+                if not known:
+                    raise
+        if (known[0]["encoder_sha256"], known[0]["dataset_id"]) != (encoder_sha256, dataset.dataset_id):
+            raise StoreConflictError(
+                f"version {emb_version} of {emb_type} belongs to another encoder or data set: "
+                "give this one a version of its own."
+            )
+        if known[0]["n_windows"] != n_windows:
+            raise StoreConflictError(
+                f"version {emb_version} of {emb_type} was announced with {known[0]['n_windows']} windows, now with "
+                f"{n_windows}: windows are cut otherwise than they were, so give this one a version of its own."
+            )
 
     def activate_embedding_version(self, emb_type: str, emb_version: str) -> None:
         """Switch searches to a version and retire the one before, in one transaction.

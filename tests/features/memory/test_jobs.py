@@ -14,6 +14,7 @@ from core.errors import StoreUnavailableError
 from core.settings import Settings
 from core.store import open_store
 from core.store.opening import Store
+from core.store.postgres import PostgresGateway
 from core.store.records import Dataset
 from features.memory import EMB_TYPE, MemorySpec, WorkedJob, refresh, refresh_memory, work_embedding_jobs
 from tests.aqf.commands import ROOT, environment
@@ -67,6 +68,26 @@ def test_of_two_workers_one_does_the_job(store: Store, dataset: Dataset) -> None
     assert sorted(job.job.job_id for job in worked) == sorted(jobs)
     assert {(job.status, job.job.attempts) for job in worked} == {("done", 1)}
     assert sum(job.refreshed.written for job in worked if job.refreshed) == len(rows_of(store))
+
+
+def test_two_workers_may_announce_the_same_version_at_once(
+    store: Store, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for symbol in ("AAA", "BBB"):
+        ask(store, dataset, asset_symbol=symbol)
+    together = threading.Barrier(2, timeout=60)
+    insert = PostgresGateway.insert
+
+    def both_saw_nothing(self: PostgresGateway, table: str, rows: Any) -> Any:
+        if table == "embedding_versions":
+            together.wait()
+        return insert(self, table, rows)
+
+    monkeypatch.setattr(PostgresGateway, "insert", both_saw_nothing)
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(lambda name: work_embedding_jobs(store.researcher, worker=name, limit=1), ("one", "other"))
+        assert [(job.status, job.error) for jobs in done for job in jobs] == [("done", None)] * 2
+    assert {row["asset_symbol"] for row in rows_of(store)} == {"AAA", "BBB"}
 
 
 def test_a_worker_killed_in_the_middle_is_followed_by_one_that_makes_the_same_rows(
@@ -128,11 +149,13 @@ def test_a_worker_that_lost_its_job_stops_and_leaves_it_to_the_other(
         ({"window": 600}, {}, "not enough history: none of the 4 symbols of small has 600 complete closes"),
         ({"encoder": "gpt"}, {}, "the encoder must be one of auto"),
         ({"lookback": 5}, {}, "a request for windows has encoder, window and stride, not lookback."),
-        (WINDOWS, {"asset_symbol": "XXX"}, "unknown symbol XXX; small has AAA, BBB, GAP, STILL."),
+        ([1], {}, "a request for windows is an object with encoder, window and stride, was [1]."),
+        (5, {"metadata": ["switch"]}, "a request for windows is an object with encoder, window and stride, was 5."),
+        (WINDOWS, {"asset_symbol": "XXX", "metadata": ["switch"]}, "unknown symbol XXX; small has AAA, BBB, GAP, STILL."),
     ],
 )
 def test_a_job_that_cannot_be_done_says_why_and_keeps_nobody_else_waiting(
-    store: Store, dataset: Dataset, windows: dict[str, Any], more: dict[str, Any], said: str
+    store: Store, dataset: Dataset, windows: Any, more: dict[str, Any], said: str
 ) -> None:
     bad, good = ask(store, dataset, windows, **more), ask(store, dataset, asset_symbol="BBB")
     first, second = work_embedding_jobs(store.researcher)

@@ -7,12 +7,14 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from core.errors import ConfigurationError, DataError, LookAheadError, MissingDataError, ShapeError, StoreConflictError
 from core.store.opening import Store
 from core.store.records import Dataset
 from features.encoders import get_encoder, registry
-from features.memory import EMB_TYPE, MemorySpec, refresh, refresh_memory
+from features.memory import EMB_TYPE, MemorySpec, Refreshed, refresh, refresh_memory
+from features.memory.plan import plan_memory
 from features.windows import regime_at, rolling_windows
 from tests.features.memory.worlds import STRIDE, WINDOW, build_prices, expected_windows, land, rows_of
 
@@ -208,6 +210,18 @@ def test_symbols_can_be_refreshed_one_by_one_and_the_last_completes_the_version(
         refresh_memory(store.researcher, dataset, SPEC, symbols=["AAA", "XXX"])
 
 
+def test_a_version_that_two_complete_at_once_is_searched(store: Store, dataset: Dataset) -> None:
+    other: list[Refreshed] = []
+
+    def meanwhile(done: int, total: int) -> None:
+        if not other:
+            other.append(refresh_memory(store.researcher, dataset, SPEC, symbols=["GAP", "STILL"]))
+
+    last = refresh_memory(store.researcher, dataset, SPEC, symbols=["AAA", "BBB"], on_progress=meanwhile)
+    assert (other[0].status, last.status) == ("building", "active")
+    assert last.windows == len(rows_of(store)) == last.written + other[0].written
+
+
 def test_an_encoder_that_may_know_the_hold_out_is_refused_and_auto_takes_one_that_cannot(store: Store) -> None:
     dataset = land(store, build_prices(1_100, start="2000-01-03 20:00"))
     with pytest.raises(LookAheadError, match=r"ts2vec learned from prices until 2005-10-21, but small is sealed from 2003-05"):
@@ -218,6 +232,15 @@ def test_an_encoder_that_may_know_the_hold_out_is_refused_and_auto_takes_one_tha
     ends = [end for _, _, end in expected_windows(panel, 880, 2) if end < int(880 * 0.6)]
     assert done.trained_until == panel.index[max(ends)].isoformat()
     assert done.in_sample == len([row for row in rows_of(store) if row["time_range"].upper <= panel.index[max(ends)]])
+
+
+def test_a_fit_has_one_name_however_many_processors_it_was_made_with(store: Store) -> None:
+    dataset = land(store, build_prices(1_100))
+    panel, names = store.researcher.load_panel(dataset), set()
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="blas"):
+            names.add(plan_memory(dataset, panel, MemorySpec(encoder="pca", stride=1)).version)
+    assert len(names) == 1
 
 
 def test_auto_takes_the_trained_encoder_for_its_own_windows_alone(store: Store) -> None:
