@@ -58,7 +58,7 @@ class Valuation:
     Parameters
     ----------
     equity : float, optional
-        Cash and positions at their last prices; None while a price is unknown.
+        Cash and positions at their last prices; None while a price is unknown, or the cash that all began with.
     cash : float
     positions : float
         Value of the positions whose price is known.
@@ -78,6 +78,7 @@ class Valuation:
 @dataclass(kw_only=True)
 class _Loaded:
     cash: float = 0.0
+    is_opened: bool = False
     held: dict[str, float] = field(default_factory=dict)
     orders: list[OpenOrder] = field(default_factory=list)
     trades: list[Trade] = field(default_factory=list)
@@ -124,8 +125,10 @@ class Argus:
     def reload(self, now: datetime) -> None:
         """Read the book as the store has it."""
         lines = self.log.list_ledger()
+        moved = self.log.cash_movements()
         book = _Loaded(
-            cash=(self.log.cash_movements() or 0.0) + sum(line.cash for line in lines),
+            cash=(moved or 0.0) + sum(line.cash for line in lines),
+            is_opened=moved is not None,
             held={line.symbol: line.qty for line in lines if abs(line.qty) > _DUST},
             orders=self.log.list_open_orders(),
             last_trades=self.log.last_trades(now - timedelta(hours=self.config.lookback_hours)),
@@ -160,9 +163,10 @@ class Argus:
         unpriced = tuple(sorted(symbol for symbol, price in prices.items() if price is None))
         value = sum(qty * (prices[symbol] or 0.0) for symbol, qty in self._book.held.items())
         cash = self._book.cash
-        if unpriced:
+        if unpriced or not self._book.is_opened:
             if not self._was_unknown:
-                _log.error("equity is unknown, nothing new is traded: no price of %s", ", ".join(unpriced))
+                reason = f"no price of {', '.join(unpriced)}" if unpriced else "no broker ever told the cash"
+                _log.error("equity is unknown, nothing new is traded: %s", reason)
             self._was_unknown = True
             self.valuation = Valuation(equity=None, cash=cash, positions=value, unpriced=unpriced)
             return self.valuation

@@ -326,3 +326,15 @@ def test_what_an_exit_has_sold_is_not_sold_again_and_the_trade_has_the_mean_pric
     desk.pipeline.tick()
     assert {row["status"] for row in desk.rows("order_intents")} == {"filled", "cancelled"}
     assert desk.pipeline.argus.closing == frozenset()
+
+
+def test_a_broker_that_was_never_reached_leaves_the_equity_unknown_until_it_is(store: Store) -> None:
+    clock = FixedClock(NOW)
+    desk = build_desk(store, broker=Moody(paper_broker(store, clock)), clock=clock)
+    for name in ("connect", "get_account", "list_executions", "list_positions", "list_open_orders"):
+        desk.broker.before[name] = BrokerUnavailableError("away")
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.LIMITS, BindingConstraint.UNKNOWN_EQUITY)
+    assert n_orders(desk) == 0
+    desk.broker.calm()
+    assert desk.pipeline.tick().equity == CASH
