@@ -10,12 +10,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg.conninfo import make_conninfo
 
 from core.settings import Settings
 from core.store.embedded import EmbeddedPostgres
 from core.store.migrations import apply_migrations
 from core.store.opening import Store, open_store
+
+# Of hypothesis itself: the same examples in every run, and no deadline on a machine that does other work.
+settings.load_profile("ci")
 
 PRIVATE_VARIABLES = ("AQF_", "SUPABASE_", "OPENAI_", "OTEL_")
 SYSTEM_STATE = Path("/var/lib/aqf")

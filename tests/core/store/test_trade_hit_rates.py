@@ -75,7 +75,7 @@ def test_the_view_has_the_columns_and_figures_of_the_seed(log: PostgresTradeLog,
         "update trades set voided = true",
         "update trades set context_key = 'neutral|bear|high', category = null, regime = null, vix_band = null",
         "delete from trades",
-        "truncate trades, fills, order_intents",
+        "truncate trades, trade_settlements, fills, order_intents",
         "insert into trades (context_key, confidence, position_pct, symbol, side, client_order_id)"
         " values ('neutral|bear|high', 0.5, 0.1, 'AAA', 'buy', 'other')",
     ],
