@@ -9,26 +9,30 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from agents.brokers.broker import Order
+from agents.brokers.broker import Broker, Order
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.context import TradingConfig, TradingContext
 from agents.trading.gates import Gates, build_gates
 from agents.trading.market_data import SECTOR_FUNDS, SP500, VIX, Bar, Quote
 from agents.trading.pipeline import build_pipeline
+from agents.trading.pythia import Pythia
 from agents.trading.replay_rows import FILLED, ReplayRow
 from agents.trading.sanctions import FictitiousLists, ListSource
 from agents.trading.sizing import RampSizing, Sizing
 from core.clock import Clock, FixedClock
-from core.errors import DataError
+from core.errors import BrokerUnavailableError, DataError
 from core.store.opening import Store
 from core.store.rehearsal import Rehearsal
+from core.store.trade_log import TradeLog
+from core.store.trading_records import HitRate
 from core.types import (
     BindingConstraint,
     DecisionTrace,
+    PipelineStatus,
     SignalCategory,
     context_key,
 )
@@ -63,8 +67,8 @@ class Judged:
 
     @property
     def matches(self) -> bool:
-        """Whether it ended as expected."""
-        return (self.stage, self.constraint) == (self.row.expected_stage, self.row.expected_constraint)
+        """Whether it ended as expected; of a row that expects no constraint, at the stage expected."""
+        return self.stage == self.row.expected_stage and self.row.expected_constraint in (None, self.constraint)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trace, with what was expected beside it."""
@@ -166,7 +170,13 @@ def confusion(judged: Iterable[Judged]) -> Counter[tuple[str, str]]:
     def end(stage: str, constraint: BindingConstraint | None) -> str:
         return stage if constraint is None else f"{stage} {constraint.value}"
 
-    return Counter((end(one.row.expected_stage, one.row.expected_constraint), end(one.stage, one.constraint)) for one in judged)
+    return Counter(
+        (
+            end(one.row.expected_stage, one.row.expected_constraint),
+            end(one.stage, None if one.matches and one.row.expected_constraint is None else one.constraint),
+        )
+        for one in judged
+    )
 
 
 class _RowClock:
@@ -181,25 +191,65 @@ class _RowClock:
         return self.row.now()
 
 
+class _Unreached:
+    """A broker that nobody has reached yet, so that nobody knows the equity."""
+
+    name = "paper"
+    is_paper = True
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            raise BrokerUnavailableError("the row says nothing of the equity.")
+
+        return call
+
+
+class _Recorded:
+    """A trade log whose hit rate is the row's, which need not be one of whole trades."""
+
+    def __init__(self, log: TradeLog, row: ReplayRow) -> None:
+        self._log = log
+        self._row = row
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def find_hit_rate(self, context_key: str) -> HitRate | None:
+        found = self._log.find_hit_rate(context_key)
+        return found and replace(found, hit_rate=self._row.hit_rate)
+
+
 def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, rules: ReplayRules) -> Judged:
     market = RowMarket(row)
     config = rules.trading
     gates = build_gates(store.trading, market, lists, clock, icarus=config.icarus, hades=config.hades, artemis=config.artemis)
     if row.closed_trades:
         _preload(row, store, gates)
-    broker = PaperBroker(store.trading.gateway, PaperConfig(initial_cash=row.equity), clock)
+    paper = PaperBroker(store.trading.gateway, PaperConfig(initial_cash=row.equity or 1.0), clock)
+    broker: Broker = paper if row.equity is not None else cast(Broker, _Unreached())
     context = TradingContext(
-        store=store, broker=broker, data=market, gates=gates, clock=clock, sizing=rules.sizing, config=config
+        store=store,
+        broker=broker,
+        data=market,
+        gates=gates,
+        clock=clock,
+        sizing=rules.sizing,
+        config=config,
     )
     pipeline = build_pipeline(context)
+    pipeline.judging.pythia = Pythia(cast(TradeLog, _Recorded(pipeline.trade_log, row)), rules.sizing, config.pythia)
     (trace,) = pipeline.run([_as_json(row)])
     if trace.killed_at_stage is not None:
         return Judged(row=row, trace=trace, stage=trace.killed_at_stage.value)
     orders = [Order.from_dict(sent.payload["order"]) for sent in pipeline.log.list_open_orders() if "order" in sent.payload]
     assert clock.row is not None
     at = clock.row.advance(timedelta(minutes=1))
-    fills = broker.on_bar(_flat_bar(trace.symbol or "", at, row.price or math.nan))
-    return Judged(row=row, trace=trace, stage=FILLED if fills else trace.status.value, order=orders[0] if orders else None)
+    fills = paper.on_bar(_flat_bar(trace.symbol or "", at, row.price or math.nan))
+    if not fills or not orders:
+        return Judged(row=row, trace=trace, stage=trace.status.value, order=orders[0] if orders else None)
+    is_whole = sum(fill.qty for fill in fills) >= orders[0].qty
+    status = PipelineStatus.FILLED if is_whole else PipelineStatus.PARTIALLY_FILLED
+    return Judged(row=row, trace=replace(trace, status=status), stage=FILLED, order=orders[0])
 
 
 def _preload(row: ReplayRow, store: Store, gates: Gates) -> None:

@@ -58,7 +58,7 @@ Examples:
 )
 @click.option("--lists", type=click.Path(file_okay=False, path_type=Path), help="Sanctions lists.  [AQF_HOME/sanctions]")
 @click.option("--fictitious-lists", is_flag=True, help="Screen against made-up lists: for trying out, on paper.")
-@click.option("--sizing", default="ramp", show_default=True, type=click.Choice(["ramp", "kelly", "fixed"]))
+@click.option("--sizing", default="ramp", show_default=True, type=click.Choice(["ramp", "kelly", "probation", "fixed"]))
 @click.option(
     "--expiry",
     "expiry_minutes",

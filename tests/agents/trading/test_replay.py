@@ -31,7 +31,6 @@ NEEDS_A_BOOK = {
     BindingConstraint.SECTOR_CAP,
     BindingConstraint.BUDGET,
     BindingConstraint.HALTED,
-    BindingConstraint.UNKNOWN_EQUITY,
     BindingConstraint.BROKER_UNAVAILABLE,
     BindingConstraint.MUTED_PATTERN,
     BindingConstraint.COLD_START_LOW_CONFIDENCE,  # an account without trades explores
@@ -84,7 +83,7 @@ def test_every_constraint_that_a_row_can_reach_is_reached_and_passed_by(judged: 
 
 def test_a_filled_row_is_sized_by_hand(judged: dict[tuple[str, str], Judged]) -> None:
     one = judged["sizes", "a context without a record is explored"]
-    assert (one.trace.confidence, one.trace.position_pct, one.trace.status) == (0.62, 0.01, PipelineStatus.SUBMITTED)
+    assert (one.trace.confidence, one.trace.position_pct, one.trace.status) == (0.62, 0.01, PipelineStatus.FILLED)
     order = one.order
     assert order is not None
     # 1 % of 50,000 at 100 a share, a stop 3 % below and a target 6 % above, for two hours.
@@ -272,9 +271,8 @@ def write(path: Path, *rows: dict[str, str], columns: tuple[str, ...] = COLUMNS)
         ({"vix": "high"}, "`vix` must be a number or empty"),
         ({"price": "nan"}, "`price` must be a number or empty"),
         ({"equity": "-5"}, "`ReplayRow.equity`"),
-        ({"equity": ""}, "`ReplayRow.equity`"),
+        ({"equity": "0"}, "`ReplayRow.equity`"),
         ({"hit_rate": "1.2", "closed_trades": "5"}, "`ReplayRow.hit_rate`"),
-        ({"hit_rate": "0.5", "closed_trades": "3"}, "a share of 3 trades"),
         ({"closed_trades": "2.5"}, "`closed_trades` must be a whole number"),
         ({"closed_trades": "-1"}, "`ReplayRow.closed_trades`"),
         ({"closed_trades": "1000000"}, "at most 10000"),
@@ -333,3 +331,14 @@ def test_a_row_knows_how_many_of_its_trades_gained() -> None:
     }
     assert ReplayRow(**values, hit_rate=0.67, closed_trades=9).hits == 6
     assert ReplayRow(**values).tickers == ("AAPL", "MSFT")
+
+
+def test_a_row_that_expects_no_constraint_is_held_to_its_stage_alone(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "rows.csv",
+        *(cells(signal_id=stage, expected_stage=stage, expected_constraint="") for stage in ("filled", "zeus")),
+    )
+    free, wrong = replay(read_replay(path), rehearsal)
+    assert (free.stage, free.matches, free.constraint) == ("filled", True, BindingConstraint.SENIORITY_CAP)
+    assert free.trace.status is PipelineStatus.FILLED
+    assert not wrong.matches
