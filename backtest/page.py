@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest.definitions import CARDS, DEFINITIONS, GROUPS
+from core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -74,6 +77,31 @@ def render_page(report: BacktestReport, *, base: str | None = None) -> str:
             months=_MONTHS,
         )
     )
+
+
+def write_report(folder: str | Path, name: str, *, page: str, values: Mapping[str, Any], charts: Mapping[str, bytes]) -> Path:
+    """Write a page, its figures as JSON and its pictures, each whole or not at all, and return the page's path.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the folder cannot be written.
+    """
+    folder = Path(folder)
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    files = {f"{chart}.png": picture for chart, picture in charts.items()}
+    files |= {f"{name}.json": text.encode(), f"{name}.html": page.encode()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            partial = folder / f".{file}.part"
+            partial.write_bytes(content)
+            partial.replace(folder / file)
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"the report cannot be written to {folder} ({error.strerror}): choose another folder or free space."
+        ) from error
+    return folder / f"{name}.html"
 
 
 def render_frame(report: BacktestReport, *, height: int = 760) -> str:

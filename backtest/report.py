@@ -37,10 +37,10 @@ from backtest.metrics import (
     list_drawdowns,
     summarize_trades,
 )
-from backtest.page import render_frame, render_page
+from backtest.page import render_frame, render_page, write_report
 from backtest.pictures import draw_report
 from backtest.trades import find_bars, list_trades
-from core.errors import DataError, ShapeError, StoreUnavailableError
+from core.errors import DataError, ShapeError
 from core.market.panel import Panel
 from core.provenance import code_version
 
@@ -161,19 +161,7 @@ class BacktestReport:
         StoreUnavailableError
             If the folder cannot be written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, picture in self.charts.items():
-                (folder / f"{name}.png").write_bytes(picture)
-            text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
-            (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-            (folder / "report.html").write_text(self.to_html(), encoding="utf-8")
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"the report cannot be written to {folder} ({error.strerror}): choose another folder or free space."
-            ) from error
-        return folder / "report.html"
+        return write_report(folder, "report", page=self.to_html(), values=self.to_dict(), charts=self.charts)
 
     def _repr_html_(self) -> str:
         return render_frame(self)

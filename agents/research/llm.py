@@ -14,18 +14,13 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, InvalidToolCall, SystemMessage, ToolCall
 from langchain_core.tools import BaseTool
-from openai import OpenAIError
-from pydantic import SecretStr
 
+from agents.chat_model import ask_model, bill_of, build_chat_model
 from agents.research.prompts import build_prompt
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
 from core.errors import ChatModelError, ConfigurationError
 from core.settings import Settings
-
-_NO_KEY = "not-needed"
-"""What is sent to a server of one's own that asks for no key."""
-_MAX_ERROR = 500
 
 
 def check_model(settings: Settings) -> None:
@@ -62,13 +57,9 @@ def plan_with_model(session: ResearchSession, state: PlannerState, tools: Sequen
     if not history:
         system, user = build_prompt(session, state)
         opening = [SystemMessage(content=system), HumanMessage(content=user)]
-    model = _build_model(session.settings).bind_tools(tools)
-    try:
-        answer = model.invoke([*opening, *history])
-    except OpenAIError as error:
-        raise _failure(session, "failed", error) from error
-    except (ValueError, TypeError, LookupError) as error:  # what langchain raises for a body it cannot read
-        raise _failure(session, "answered what cannot be read", error) from error
+    model = build_chat_model(session.settings).bind_tools(tools)
+    remedy = f"Nothing is lost: `aqf resume {session.run_id}` continues the run."
+    answer = ask_model(session.settings, model, [*opening, *history], remedy=remedy)
     if not isinstance(answer, AIMessage):
         raise ChatModelError(
             f"the model {session.settings.llm_model} answered {type(answer).__name__}, expected a message of its own."
@@ -79,29 +70,6 @@ def plan_with_model(session: ResearchSession, state: PlannerState, tools: Sequen
         said = f"refused: {refusal}" if refusal else "answered nothing"
         raise ChatModelError(f"the model {session.settings.llm_model} {said}. `aqf resume {session.run_id}` asks it again.")
     return [*opening, _adopt(answer, state["step"])]
-
-
-def _build_model(settings: Settings) -> Any:
-    from langchain_openai import ChatOpenAI
-
-    return ChatOpenAI(
-        model=settings.llm_model,
-        base_url=settings.openai_base_url,
-        api_key=settings.openai_api_key or SecretStr(_NO_KEY),
-        timeout=settings.llm_timeout_seconds,
-        max_retries=settings.llm_max_retries,
-        use_responses_api=False,
-    )
-
-
-def _failure(session: ResearchSession, what: str, error: Exception) -> ChatModelError:
-    text = str(error).strip().rstrip(".")
-    if session.settings.openai_api_key is not None:  # a server may quote the key it refuses
-        text = text.replace(session.settings.openai_api_key.get_secret_value(), "[OPENAI_API_KEY]")
-    return ChatModelError(
-        f"the model {session.settings.llm_model} {what}: {text[:_MAX_ERROR]}. "
-        f"Nothing is lost: `aqf resume {session.run_id}` continues the run."
-    )
 
 
 def _adopt(answer: AIMessage, step: int) -> AIMessage:
@@ -146,27 +114,5 @@ def _storable(value: Any) -> Any:
 
 
 def _record_usage(session: ResearchSession, answer: AIMessage) -> None:
-    usage = answer.usage_metadata
-    if usage is None:
-        raise ChatModelError(
-            f"the model {session.settings.llm_model} answered without saying how many tokens it used: "
-            "its cost cannot be counted."
-        )
-    cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
-    price, known = session.settings.price_of(session.settings.llm_model)
-    cost = (
-        (usage["input_tokens"] - cached) * price.input + cached * price.cached + usage["output_tokens"] * price.output
-    ) / 1e6
-    session.store.service.record_llm_usage(
-        {
-            "model": session.settings.llm_model,
-            "role": "planner",
-            "run_id": session.run_id,
-            "response_id": answer.response_metadata.get("id"),
-            "input_tokens": usage["input_tokens"],
-            "cached_tokens": cached,
-            "output_tokens": usage["output_tokens"],
-            "cost_usd": round(cost, 6),
-            "price_known": known,
-        }
-    )
+    bill = bill_of(session.settings, answer)
+    session.store.service.record_llm_usage({**bill, "role": "planner", "run_id": session.run_id})

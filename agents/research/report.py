@@ -6,7 +6,6 @@ a network, PNG charts, `report.json`) and rebuilt from what the store keeps.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from agents.research.page import (
 )
 from agents.research.session import ResearchSession
 from agents.research.state import PlannerState
-from core.errors import StoreUnavailableError
+from backtest.page import write_report
 from core.provenance import code_version
 from core.settings import CUTOFFS_AS_OF
 from core.store.records import Run
@@ -217,18 +216,7 @@ class ResearchReport:
         StoreUnavailableError
             If the folder cannot be written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, picture in self.charts.items():
-                _write(folder / f"{name}.png", picture)
-            _write(folder / "report.json", json.dumps(self.to_dict(), indent=2, allow_nan=False).encode())
-            _write(folder / "report.html", self.to_html().encode())
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"the report cannot be written to {folder} ({error.strerror}): choose another folder or free space."
-            ) from error
-        return folder / "report.html"
+        return write_report(folder, "report", page=self.to_html(), values=self.to_dict(), charts=self.charts)
 
     def _repr_html_(self) -> str:
         return render_frame(self)
@@ -423,9 +411,3 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from agents.chat_model import ask_model, bill_of, build_chat_model
 from core.clock import Clock
 from core.errors import BudgetExceeded, ChatModelError
 from core.settings import Settings
 from core.store.gateway import Gateway, Row
 
-_NO_KEY = "not-needed"
-"""What is sent to a server of one's own that asks for no key."""
-_MAX_ERROR = 500
 _CHARACTERS_PER_TOKEN = 3.0
 """Fewer than any language in Latin letters has, so that a call is not estimated too cheap."""
 
@@ -104,19 +102,13 @@ class OpenAIChat:
     def ask(self, *, role: str, symbol: str, system: str, user: str, schema: Mapping[str, Any] | None = None) -> str:
         """Return the text of an answer; its cost is written down before it is read."""
         from langchain_core.messages import HumanMessage, SystemMessage
-        from openai import OpenAIError
 
         self._check_caps(len(system) + len(user))
-        model: Any = self._build_model()
+        model = build_chat_model(self.settings, max_output_tokens=self.config.max_output_tokens)
         if schema is not None:
             wanted = {"type": "json_schema", "json_schema": {"name": role, "schema": dict(schema), "strict": True}}
             model = model.bind(response_format=wanted)
-        try:
-            answer = model.invoke([SystemMessage(content=system), HumanMessage(content=user)])
-        except OpenAIError as error:
-            raise self._failure("failed", error) from error
-        except (ValueError, TypeError, LookupError) as error:  # what langchain raises for a body it cannot read
-            raise self._failure("answered what cannot be read", error) from error
+        answer = ask_model(self.settings, model, [SystemMessage(content=system), HumanMessage(content=user)])
         self._record(role, symbol, answer)
         text = str(answer.text).replace("\0", "?").encode("utf-8", "replace").decode().strip()
         if not text:
@@ -138,49 +130,6 @@ class OpenAIChat:
                     "it was not made."
                 )
 
-    def _build_model(self) -> Any:
-        from langchain_openai import ChatOpenAI
-        from pydantic import SecretStr
-
-        return ChatOpenAI(
-            model=self.settings.llm_model,
-            base_url=self.settings.openai_base_url,
-            api_key=self.settings.openai_api_key or SecretStr(_NO_KEY),
-            timeout=self.settings.llm_timeout_seconds,
-            max_retries=self.settings.llm_max_retries,
-            max_completion_tokens=self.config.max_output_tokens,
-            use_responses_api=False,
-        )
-
-    def _failure(self, what: str, error: Exception) -> ChatModelError:
-        text = str(error).strip().rstrip(".")
-        if self.settings.openai_api_key is not None:  # a server may quote the key it refuses
-            text = text.replace(self.settings.openai_api_key.get_secret_value(), "[OPENAI_API_KEY]")
-        return ChatModelError(f"the model {self.settings.llm_model} {what}: {text[:_MAX_ERROR]}.")
-
     def _record(self, role: str, symbol: str, answer: Any) -> None:
-        usage = getattr(answer, "usage_metadata", None)
-        if usage is None:
-            raise ChatModelError(
-                f"the model {self.settings.llm_model} answered without saying how many tokens it used: "
-                "its cost cannot be counted."
-            )
-        cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
-        price, known = self.settings.price_of(self.settings.llm_model)
-        cost = (
-            (usage["input_tokens"] - cached) * price.input + cached * price.cached + usage["output_tokens"] * price.output
-        ) / 1e6
-        self.spending.record(
-            {
-                "model": self.settings.llm_model,
-                "role": role,
-                "symbol": symbol,
-                "response_id": answer.response_metadata.get("id"),
-                "input_tokens": usage["input_tokens"],
-                "cached_tokens": cached,
-                "output_tokens": usage["output_tokens"],
-                "cost_usd": round(cost, 6),
-                "price_known": known,
-                "recorded_at": self.clock.now(),
-            }
-        )
+        bill = bill_of(self.settings, answer)
+        self.spending.record({**bill, "role": role, "symbol": symbol, "recorded_at": self.clock.now()})

@@ -6,7 +6,6 @@ HTML page that fetches nothing, its pictures as PNG, its figures as JSON.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +19,8 @@ from agents.trading.daily_charts import RatePoint, draw_endings, draw_hit_rates
 from agents.trading.daily_page import render_page
 from agents.trading.learning import PromotionGate, PromotionGateConfig, RecordStatus
 from agents.trading.milestones import MilestonesConfig
-from core.errors import DataError, StoreUnavailableError
+from backtest.page import write_report
+from core.errors import DataError
 from core.provenance import code_version
 from core.store.decisions import DecisionLog, Halt
 from core.store.opening import Store
@@ -175,19 +175,7 @@ class DailyReport:
         StoreUnavailableError
             If the folder cannot be written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, picture in self.charts.items():
-                (folder / f"{name}.png").write_bytes(picture)
-            text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
-            (folder / "daily-report.json").write_text(text + "\n", encoding="utf-8")
-            (folder / "daily-report.html").write_text(self.to_html(), encoding="utf-8")
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"the report cannot be written to {folder} ({error.strerror}): choose another folder or free space."
-            ) from error
-        return folder / "daily-report.html"
+        return write_report(folder, "daily-report", page=self.to_html(), values=self.to_dict(), charts=self.charts)
 
 
 def build_daily_report(
