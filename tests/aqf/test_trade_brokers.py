@@ -52,8 +52,10 @@ def test_a_round_places_one_bracket_at_alpaca_and_the_next_none(
         assert (order["symbol"], order["side"], order["order_class"]) == ("AAPL", "buy", "bracket")
         assert float(order["qty"]) == EQUITY * CAP // float(order["limit_price"])
 
-        second = run(*one_round(prices, news, "--broker", "alpaca"))
-        assert json.loads(second.stdout)["traces"] == []
+        looped = ("--loop", "1", "--rounds", "2", "--calendar", "24/7", *one_round(prices, news, "--broker", "alpaca")[1:])
+        later = run(*looped)
+        assert later.exit_code == 0, later.output
+        assert [json.loads(line)["traces"] for line in later.stdout.splitlines()] == [[], []]
         assert world.exchange.requests.count("POST /v2/orders") == 1
 
         world.fill(order["client_order_id"], float(order["qty"]), PRICE)
