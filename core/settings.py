@@ -10,6 +10,7 @@ from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -134,6 +135,12 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     ray_address: str | None = Field(default=None)
+    alpaca_key_id: SecretStr | None = Field(default=None, validation_alias="APCA_API_KEY_ID")
+    alpaca_secret_key: SecretStr | None = Field(default=None, validation_alias="APCA_API_SECRET_KEY")
+    alpaca_endpoint: str | None = Field(default=None)
+    ib_host: str | None = Field(default=None)
+    ib_port: int | None = Field(default=None, ge=1, le=65_535)
+    ib_account: str | None = Field(default=None)
     paper_trading: bool = Field(default=True)
     arm_real_money: bool = Field(default=False, validation_alias="ARM_REAL_MONEY")
     llm_model: str = Field(default="gpt-5-mini")
@@ -151,6 +158,12 @@ class Settings(BaseSettings):
         "openai_api_key",
         "openai_base_url",
         "ray_address",
+        "alpaca_key_id",
+        "alpaca_secret_key",
+        "alpaca_endpoint",
+        "ib_host",
+        "ib_port",
+        "ib_account",
         mode="before",
     )
     @classmethod
@@ -164,6 +177,13 @@ class Settings(BaseSettings):
             return None if value is None else value.expanduser().absolute()
         except RuntimeError as error:
             raise ValueError(f"{value} names a user that does not exist: give a full path.") from error
+
+    @field_validator("alpaca_endpoint", mode="after")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("must be an address such as https://paper-api.alpaca.markets.")
+        return value
 
     @field_validator("llm_prices", mode="before")
     @classmethod
@@ -195,6 +215,11 @@ class Settings(BaseSettings):
             raise ValueError("SUPABASE_SERVICE_ROLE_KEY is set but SUPABASE_URL is not: set both, or neither.")
         if self.supabase_url is not None and self.supabase_key is None:
             raise ValueError("SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY is not: set both, or neither.")
+        if (self.alpaca_key_id is None) != (self.alpaca_secret_key is None):
+            known, missing = "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"
+            if self.alpaca_key_id is None:
+                known, missing = missing, known
+            raise ValueError(f"{known} is set but {missing} is not: set both, or neither.")
         if self.store == "sqlite" and (self.database_url is not None or self.supabase_url is not None):
             named = "SUPABASE_URL" if self.database_url is None else "AQF_DATABASE_URL"
             raise ValueError(f"AQF_STORE is sqlite but {named} names a database: take one of them away.")
@@ -243,6 +268,20 @@ class Settings(BaseSettings):
         if self.supabase_url is None or self.supabase_key is None:
             raise ConfigurationError("SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are not set.")
         return self.supabase_url, self.supabase_key.get_secret_value()
+
+    def require_alpaca_keys(self) -> tuple[SecretStr, SecretStr]:
+        """Return the key of the Alpaca account and its secret.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are not set.
+        """
+        if self.alpaca_key_id is None or self.alpaca_secret_key is None:
+            raise ConfigurationError(
+                "APCA_API_KEY_ID and APCA_API_SECRET_KEY are not set: make keys of a paper account at Alpaca and set both."
+            )
+        return self.alpaca_key_id, self.alpaca_secret_key
 
     @property
     def has_model(self) -> bool:

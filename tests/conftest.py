@@ -21,7 +21,7 @@ from core.store.opening import Store, open_store
 # Of hypothesis itself: the same examples in every run, and no deadline on a machine that does other work.
 settings.load_profile("ci")
 
-PRIVATE_VARIABLES = ("AQF_", "SUPABASE_", "OPENAI_", "OTEL_")
+PRIVATE_VARIABLES = ("AQF_", "SUPABASE_", "OPENAI_", "OTEL_", "APCA_")
 SYSTEM_STATE = Path("/var/lib/aqf")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from agents.brokers.broker import Broker
-from agents.brokers.paper import PaperBroker, PaperConfig
+from agents.brokers.opening import BrokerKind, build_broker
+from agents.brokers.paper import PaperConfig
 from agents.trading.ares import AresConfig, Sessions
 from agents.trading.argus import ArgusConfig
 from agents.trading.artemis import ArtemisConfig
@@ -134,12 +136,13 @@ class TradingContext:
         data: MarketData,
         lists: ListSource | None = None,
         clock: Clock | None = None,
+        broker_kind: BrokerKind = BrokerKind.PAPER,
         paper: PaperConfig | None = None,
         config: TradingConfig | None = None,
         rule_mode: bool = False,
         **more: Any,
     ) -> TradingContext:
-        """Open the store that the environment chooses, a paper account in it, and the configured model, if there is one.
+        """Open the store that the environment chooses, an account at a broker, and the configured model, if there is one.
 
         Parameters
         ----------
@@ -150,7 +153,10 @@ class TradingContext:
             Sanctions lists; by default those in the folder ``sanctions`` of the home, without which everything is refused.
         clock : Clock, optional
             That of the machine when None.
+        broker_kind : BrokerKind, default=BrokerKind.PAPER
+            Whose account: by default one on paper, kept in the store. Whether real money is armed is decided here, once.
         paper : PaperConfig, optional
+            Of the account on paper.
         config : TradingConfig, optional
         rule_mode : bool, default=False
             Leave the model out, even if one is configured.
@@ -161,25 +167,33 @@ class TradingContext:
         ------
         ConfigurationError, StoreUnavailableError
             As `open_store`.
+        ConfigurationError
+            As `build_broker`.
         """
         settings, clock, config = settings or Settings.load(), clock or SystemClock(), config or TradingConfig()
-        store = open_store(settings)
-        gateway = store.trading.gateway
-        chat = None
-        if settings.has_model and not rule_mode:
-            chat = OpenAIChat(settings, SpendingLog(gateway), config.chat, clock)
-        broker = PaperBroker(gateway, paper or PaperConfig(), clock)
-        gates = build_gates(
-            store.trading,
-            data,
-            lists or SanctionsFiles(find_lists(settings.home / "sanctions")),
-            clock,
-            icarus=config.icarus,
-            hades=config.hades,
-            artemis=config.artemis,
-        )
-        fields: dict[str, Any] = {"gates": gates, "broker": broker, "chat": chat} | more
-        return cls(store=store, data=data, clock=clock, config=config, **fields)
+        with ExitStack() as stack:
+            store = open_store(settings)
+            stack.callback(store.close)
+            gateway = store.trading.gateway
+            armed = broker_kind is not BrokerKind.PAPER and is_real_money_armed(settings, store, config)
+            broker = build_broker(broker_kind, settings, gateway, clock, paper=paper or PaperConfig(), real_money_armed=armed)
+            stack.callback(broker.close)
+            chat = None
+            if settings.has_model and not rule_mode:
+                chat = OpenAIChat(settings, SpendingLog(gateway), config.chat, clock)
+            gates = build_gates(
+                store.trading,
+                data,
+                lists or SanctionsFiles(find_lists(settings.home / "sanctions")),
+                clock,
+                icarus=config.icarus,
+                hades=config.hades,
+                artemis=config.artemis,
+            )
+            fields: dict[str, Any] = {"gates": gates, "broker": broker, "chat": chat, "real_money_armed": armed} | more
+            context = cls(store=store, data=data, clock=clock, config=config, **fields)
+            stack.pop_all()
+        return context
 
     def close(self) -> None:
         """Let go of the broker and close the store."""

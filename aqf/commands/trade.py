@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agents.trading.running import Round
     from agents.trading.sessions import ExchangeSessions
     from core.clock import Clock
+    from core.settings import Settings
     from core.store.decisions import DecisionLog
     from core.store.opening import Store
     from core.types import DecisionTrace
@@ -36,22 +37,30 @@ ACTOR = "operator"
     epilog="""\b
 Examples:
   aqf trade --once --data prices.csv             decide on what waits in the store, once
+  aqf trade --once --broker alpaca --data alpaca --data indices.csv
   aqf trade --loop 900 --data prices.csv         every 15 minutes while the exchange is open
   aqf trade replay tests/replay/market.csv       judge recorded rows, and compare
   aqf trade halt --reason "looking into it"      nothing new until `aqf trade resume`""",
 )
-@click.option("--once", is_flag=True, help="Do one round: time at the paper broker, the book, the signals that wait.")
+@click.option("--once", is_flag=True, help="Do one round: what was filled, the book, the signals that wait.")
 @click.option(
     "--loop", "every", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Rounds, only in sessions of the exchange."
 )
 @click.option("--rounds", type=click.IntRange(1), help="End --loop after so many rounds.")
 @click.option("--calendar", default="XNYS", show_default=True, help="Exchange calendar of --loop.")
 @click.option(
+    "--broker",
+    default="paper",
+    show_default=True,
+    type=click.Choice(["paper", "alpaca", "ib"]),
+    help="Whose account: on paper in the store, at Alpaca, or behind TWS or IB Gateway.",
+)
+@click.option(
     "--data",
     multiple=True,
     default=("packaged",),
     show_default=True,
-    help="Prices: `packaged`, a CSV or Parquet file, or an address with {symbol}; of several, the first that knows a symbol.",
+    help="Prices: `packaged`, `alpaca`, a CSV or Parquet file, or an address with {symbol}; the first that knows a symbol.",
 )
 @click.option(
     "--news", multiple=True, type=click.Path(path_type=Path), help="CSV or JSONL file of news to take in; may be repeated."
@@ -72,7 +81,7 @@ Examples:
     type=click.FloatRange(0, 1e12, min_open=True),
     default=100_000.0,
     show_default=True,
-    help="Of a new paper account.",
+    help="Of a new account of the paper broker.",
 )
 @click.option("--webhook", help="Address that changes of state are posted to.")
 @click.option("--rules", "rule_mode", is_flag=True, help="Ask no model, even where one is configured.")
@@ -84,6 +93,7 @@ def trade(
     every: float | None,
     rounds: int | None,
     calendar: str,
+    broker: str,
     data: tuple[str, ...],
     news: tuple[Path, ...],
     lists: Path | None,
@@ -95,7 +105,7 @@ def trade(
     rule_mode: bool,
     as_json: bool,
 ) -> None:
-    """Decide on the signals that wait in the store, on a paper account, and look after what was decided before.
+    """Decide on the signals that wait in the store, and look after what was decided before, on paper unless --broker says more.
 
     Without sanctions lists, without a VIX or a price nothing is traded: each refusal says what bound.
     """
@@ -109,6 +119,7 @@ def trade(
         with screen.working("opening the desk", quiet=as_json):
             step, clock, hours = _open_desk(
                 stack,
+                broker=broker,
                 data=data,
                 news=news,
                 lists=lists,
@@ -146,6 +157,7 @@ trade.add_command(replay)
 def _open_desk(
     stack: ExitStack,
     *,
+    broker: str,
     data: tuple[str, ...],
     news: tuple[Path, ...],
     lists: Path | None,
@@ -158,6 +170,7 @@ def _open_desk(
     calendar: str,
 ) -> tuple[Callable[[], Round], Clock, ExchangeSessions]:
     """Open store, broker and pipeline, and return what does one round, the clock and the exchange's hours."""
+    from agents.brokers.opening import BrokerKind
     from agents.brokers.paper import PaperConfig
     from agents.trading.alerts import Alerts, AlertsConfig, build_channels
     from agents.trading.ares import AresConfig
@@ -171,6 +184,7 @@ def _open_desk(
     from agents.trading.sessions import ExchangeSessions
     from agents.trading.sizing import build_sizing
     from core.clock import SystemClock
+    from core.errors import ConfigurationError
     from core.settings import Settings
     from use_cases.sectors import SECTORS
 
@@ -179,9 +193,10 @@ def _open_desk(
     context = stack.enter_context(
         TradingContext.from_settings(
             settings,
-            data=LayeredMarket([_open_market(stack, source, clock) for source in data]),
+            data=LayeredMarket([_open_market(stack, source, settings, clock) for source in data]),
             lists=FictitiousLists(clock) if fictitious_lists else published,
             clock=clock,
+            broker_kind=BrokerKind(broker),
             paper=PaperConfig(initial_cash=cash),
             config=TradingConfig(ares=AresConfig(expiry_minutes=expiry_minutes)),
             rule_mode=rule_mode,
@@ -191,6 +206,10 @@ def _open_desk(
             alerts=Alerts(build_channels(webhook_url=webhook), AlertsConfig(), clock),
         )
     )
+    if fictitious_lists and not context.broker.is_paper:
+        raise ConfigurationError(
+            "--fictitious-lists is for trying out, on paper: real money needs the published ones, --lists."
+        )
     hermes = Hermes(context.store.trading, [NewsFile(path, clock) for path in news], HermesConfig(), clock)
     pipeline = build_pipeline(context)
     worker = f"aqf-trade-{os.getpid()}"
@@ -198,16 +217,24 @@ def _open_desk(
     def step() -> Round:
         for failure in hermes.collect().failures:
             screen.say(f"  {failure.source} cannot be read: {failure.reason}")
-        return run_round(pipeline, worker)
+        done = run_round(pipeline, worker)
+        if not pipeline.housekeeping.synced.reachable:
+            screen.say(f"  the broker does not answer: {pipeline.housekeeping.synced.reason}")
+        return done
 
     return step, clock, hours
 
 
-def _open_market(stack: ExitStack, source: str, clock: Clock) -> MarketData:
+def _open_market(stack: ExitStack, source: str, settings: Settings, clock: Clock) -> MarketData:
     from agents.trading.packaged_market import load_packaged_market, read_csv_market
 
     if source == "packaged":
         return load_packaged_market()
+    if source == "alpaca":
+        from agents.trading.broker_market import AlpacaDataConfig, AlpacaMarket
+
+        key_id, secret = settings.require_alpaca_keys()
+        return stack.enter_context(AlpacaMarket(AlpacaDataConfig(key_id=key_id, secret=secret)))
     if not source.startswith(("http://", "https://")):
         return read_csv_market(source)
     from agents.trading.downloaded_market import DownloadConfig, DownloadedMarket

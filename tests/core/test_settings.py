@@ -173,6 +173,57 @@ def test_half_of_supabase_is_an_error_that_names_the_other_half(bare: pytest.Mon
         Settings.load()
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"), ("APCA_API_SECRET_KEY", "APCA_API_KEY_ID")],
+)
+def test_half_of_alpacas_keys_is_an_error_that_names_the_other_half(bare: pytest.MonkeyPatch, name: str, missing: str) -> None:
+    bare.setenv(name, "hunter2")
+    bare.setenv(missing, " ")
+    with pytest.raises(ConfigurationError, match=f"{name} is set but {missing} is not: set both, or neither") as refusal:
+        Settings.load()
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_alpacas_keys_are_read_by_alpacas_names_and_stay_secret(bare: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY are not set: "):
+        Settings.load().require_alpaca_keys()
+    bare.setenv("APCA_API_KEY_ID", "hunter2")
+    bare.setenv("APCA_API_SECRET_KEY", "hunter3")
+    settings = Settings.load()
+    assert [key.get_secret_value() for key in settings.require_alpaca_keys()] == ["hunter2", "hunter3"]
+    assert "hunter" not in repr(settings)
+
+
+def test_brokers_are_where_the_variables_say_or_where_they_usually_are(bare: pytest.MonkeyPatch) -> None:
+    settings = Settings.load()
+    assert (settings.alpaca_endpoint, settings.ib_host, settings.ib_port, settings.ib_account) == (None, None, None, None)
+    bare.setenv("AQF_ALPACA_ENDPOINT", "https://paper-api.alpaca.markets")
+    bare.setenv("AQF_IB_HOST", "gateway")
+    bare.setenv("AQF_IB_PORT", "7497")
+    bare.setenv("AQF_IB_ACCOUNT", "DU1")
+    settings = Settings.load()
+    assert settings.alpaca_endpoint == "https://paper-api.alpaca.markets"
+    assert (settings.ib_host, settings.ib_port, settings.ib_account) == ("gateway", 7497, "DU1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AQF_IB_PORT", "0"),
+        ("AQF_IB_PORT", "65536"),
+        ("AQF_IB_PORT", "paper"),
+        ("AQF_ALPACA_ENDPOINT", "paper-api.alpaca.markets"),
+        ("AQF_ALPACA_ENDPOINT", "https://"),
+        ("AQF_ALPACA_ENDPOINT", "http://[::1"),
+    ],
+)
+def test_an_address_of_a_broker_that_is_none_is_named_by_its_variable(bare: pytest.MonkeyPatch, name: str, value: str) -> None:
+    bare.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name}: "):
+        Settings.load()
+
+
 def test_a_value_that_cannot_be_read_is_named_by_its_variable(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("AQF_LLM_TIMEOUT_SECONDS", "soon")
     bare.setenv("AQF_LLM_MAX_RETRIES", "11")

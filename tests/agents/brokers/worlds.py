@@ -105,14 +105,14 @@ class AlpacaWorld:
     """Alpaca's stub on the loopback."""
 
     def __init__(self, address: str, exchange: alpaca_stub.Exchange, stop: Callable[[], None]) -> None:
-        self._address = address
+        self.address = address
         self.exchange = exchange
         self.shut = stop
 
     def connect(self) -> Broker:
         from agents.brokers.alpaca import AlpacaBroker, AlpacaConfig
 
-        config = AlpacaConfig(endpoint=self._address, timeout_seconds=5.0, cancel_seconds=1.0)
+        config = AlpacaConfig(endpoint=self.address, timeout_seconds=5.0, cancel_seconds=1.0)
         broker = AlpacaBroker(config, api_key="key", secret_key="secret")
         broker.connect()
         return broker
