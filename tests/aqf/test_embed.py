@@ -1,16 +1,11 @@
-import json
 import shutil
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agents.research.drift import watched_features
-from aqf.cli import main
 from backtest.markets import no_edge
 from core.market import Panel
 from core.settings import Settings
@@ -19,6 +14,7 @@ from core.store.knowledge import PgKnowledgeBase
 from core.store.knowledge_records import KnowledgeDocument
 from core.store.trading_records import KnowledgeCollection
 from core.text import HashedNgramEmbedder
+from tests.aqf.shell import Shell
 from tests.conftest import make_reachable_folder, sweep
 from tests.core.store.trading import raw_signal
 
@@ -27,39 +23,9 @@ class OldEmbedder(HashedNgramEmbedder):
     name = "old-make"
 
 
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs `aqf embed` in this process, which is quicker than one of its own."""
-
-    home: Path
-    monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-
-    def run(self, *arguments: str) -> Done:
-        self.monkeypatch.setenv("AQF_HOME", str(self.home))
-        self.monkeypatch.setenv("AQF_KEEP_SERVER", "1")
-        self.monkeypatch.setattr(sys, "argv", ["aqf", "embed", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert isinstance(stop.value.code, int)
-        return Done(stop.value.code, *self.capsys.readouterr())
-
-    def answer(self, *arguments: str) -> Any:
-        done = self.run(*arguments, "--json")
-        assert (done.returncode, done.stderr) == (0, "")
-        return json.loads(done.stdout)
-
-
 @pytest.fixture
 def shell(panel: Panel, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(home, monkeypatch, capsys)
+    return Shell("embed", home, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

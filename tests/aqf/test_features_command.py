@@ -1,14 +1,10 @@
 import json
 import shutil
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from aqf.cli import main
 from backtest.markets import planted
 from core.market import Panel
 from core.settings import Settings
@@ -19,6 +15,7 @@ from features.expression import parse
 from features.leaks import Leak, LeakReport
 from features.snapshots import load_snapshot
 from features.study import study
+from tests.aqf.shell import Shell
 from tests.conftest import make_reachable_folder, sweep
 from tests.packages import installed
 from use_cases.supplier_disruption.features import FEATURES as SHIPPED
@@ -26,39 +23,9 @@ from use_cases.supplier_disruption.features import FEATURES as SHIPPED
 FORMULA = "-ts_sum(returns, 3)"
 
 
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs the command in this process, which is quicker than one of its own."""
-
-    home: Path
-    monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-
-    def run(self, *arguments: str) -> Done:
-        self.monkeypatch.setenv("AQF_HOME", str(self.home))
-        self.monkeypatch.setenv("AQF_KEEP_SERVER", "1")
-        self.monkeypatch.setattr(sys, "argv", ["aqf", "features", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert isinstance(stop.value.code, int)
-        return Done(stop.value.code, *self.capsys.readouterr())
-
-    def answer(self, *arguments: str) -> Any:
-        done = self.run(*arguments, "--json")
-        assert (done.returncode, done.stderr) == (0, "")
-        return json.loads(done.stdout)
-
-
 @pytest.fixture
 def shell(panel: Panel, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(home, monkeypatch, capsys)
+    return Shell("features", home, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +149,7 @@ def test_bad_input_is_one_line_with_a_remedy(shell: Shell, arguments: list[str],
 def test_operators_and_explain_need_no_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shell = Shell(tmp_path / "home", monkeypatch, capsys)
+    shell = Shell("features", tmp_path / "home", monkeypatch, capsys)
     language = shell.answer("operators")
     assert len(language["operators"]) >= 60
     assert {"write": "ts_mean(panel, window)", "meaning": "mean of the window"} in language["operators"]

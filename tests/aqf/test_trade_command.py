@@ -82,7 +82,9 @@ def test_a_round_orders_and_the_next_tells_of_it(run: Run, prices: Path, news: P
     status = json.loads(run("status", "--json").stdout)
     assert [order["symbol"] for order in status["open_orders"] if order["side"] == "buy"] == ["AAPL"]
     assert status["last_decision"]["symbol"] == "AAPL"
-    assert "equity 100,000.00" in run("status").stdout
+    said = run("status").stdout
+    assert "equity 100,000.00" in said
+    assert "AAPL submitted seniority_cap" in said
     assert run("positions").stdout == "Nothing is held.\n"
 
 
