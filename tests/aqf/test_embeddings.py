@@ -81,8 +81,9 @@ def test_a_worker_that_is_to_do_what_is_open_and_was_stopped_does_not_say_that_i
 ) -> None:
     job_id = ask(store, dataset, encoder="ts2vec", stride=20)
 
-    def stop(*arguments: object, **more: object) -> None:
+    def stop(*arguments: object, **more: object) -> bool:
         signal.raise_signal(signal.SIGTERM)
+        return True
 
     monkeypatch.setattr(ResearchStore, "renew_job", stop)
     stopped = CliRunner().invoke(worker, ["--once"])
