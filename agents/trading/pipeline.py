@@ -84,8 +84,8 @@ class Pipeline:
 
     Notes
     -----
-    One pipeline runs on an account at a time: caps are kept against the book that this one knows. Two that meet on a signal
-    still place one order, since its identity is unique in the store.
+    One pipeline runs on an account at a time: caps are kept against the book that this one knows. Whoever starts one holds
+    `trading_alone`. Two that meet on a signal still place one order, since its identity is unique in the store.
     """
 
     def __init__(self, context: TradingContext) -> None:

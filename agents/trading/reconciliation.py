@@ -122,8 +122,8 @@ class Reconciler:
         Returns
         -------
         Sent
-            Cancelled when nothing was left to sell; unknown when the broker did not say, or was away: the exits are gone then, so
-            that the next tick goes on with the sale. Rejected only by the broker's own word.
+            Cancelled when nothing was left to sell; unknown when the broker did not say or was away: its exits are gone then,
+            and the next tick goes on with the sale. Rejected only by the broker's own word.
         """
         for identity in self._watchers(order.symbol):
             if not end(self.broker, identity):

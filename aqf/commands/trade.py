@@ -172,6 +172,7 @@ def _open_desk(
     from agents.trading.sizing import build_sizing
     from core.clock import SystemClock
     from core.settings import Settings
+    from core.store.trading_lock import trading_alone
     from use_cases.sectors import SECTORS
 
     settings, clock, hours = Settings.load(), SystemClock(), ExchangeSessions(calendar)
@@ -192,10 +193,12 @@ def _open_desk(
         )
     )
     hermes = Hermes(context.store.trading, [NewsFile(path, clock) for path in news], HermesConfig(), clock)
+    check_lock = stack.enter_context(trading_alone(context.store))
     pipeline = build_pipeline(context)
     worker = f"aqf-trade-{os.getpid()}"
 
     def step() -> Round:
+        check_lock()
         for failure in hermes.collect().failures:
             screen.say(f"  {failure.source} cannot be read: {failure.reason}")
         return run_round(pipeline, worker)
