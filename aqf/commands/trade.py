@@ -183,7 +183,8 @@ def _open_desk(
             data=LayeredMarket([_open_market(stack, source, clock) for source in data]),
             lists=FictitiousLists(clock) if fictitious_lists else published,
             clock=clock,
-            paper=PaperConfig(initial_cash=cash),
+            # Prices come in bars of any length, and rounds at any time within one.
+            paper=PaperConfig(initial_cash=cash, bar_seconds=None),
             config=TradingConfig(ares=AresConfig(expiry_minutes=expiry_minutes)),
             rule_mode=rule_mode,
             sizing=build_sizing(sizing),
