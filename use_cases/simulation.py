@@ -35,6 +35,7 @@ from core.market.panel import Panel
 from core.settings import Settings
 from core.store.opening import Store
 from core.store.rehearsal import side_store
+from core.store.trading_lock import trading_alone
 from core.store.trading_records import PerformanceStats
 from features.labels import triple_barrier
 from use_cases.base import StrategyUseCase
@@ -124,7 +125,7 @@ def simulate(
     MissingDataError
         If there are too few bars to simulate.
     StoreError
-        If a store cannot be reached or refuses; the same call goes on from there.
+        If a store cannot be reached or refuses, or another process simulates the same plan; the same call goes on from there.
     """
     with ResearchContext.from_settings(settings) as research:
         dataset = case.ingest(research)
@@ -146,7 +147,7 @@ def simulate(
     }
     digits = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     database = f"aqf_simulation_{digits}"
-    with side_store(settings, database) as store:
+    with side_store(settings, database) as store, trading_alone(store):
         clock = FixedClock(bars[0])
         pipeline = _open_desk(store, clock, market, bars, plan, expectation)
         resumed = _run(case, panel, market, bars, pipeline, clock, on_progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -45,9 +45,10 @@ class PaperConfig:
     initial_cash : float, default=100_000.0
         Cash of an account that is opened; one that is there keeps what it has.
     rules : MatchingRules
-    bar_seconds : float, default=0.0
+    bar_seconds : float, optional, default=0.0
         Length of a bar. An order meets no bar that had begun when it was placed; with 0, it meets the first that ends later,
-        which is right where orders are placed between bars only.
+        which is right where orders are placed between bars only. None where nobody knows: a bar that may have begun before
+        the order was placed, since the bar before it ended earlier, then proves to it only its close.
     allow_short : bool, default=False
         Whether it may sell what it does not hold.
 
@@ -61,14 +62,14 @@ class PaperConfig:
     currency: str = "USD"
     initial_cash: float = 100_000.0
     rules: MatchingRules = field(default_factory=MatchingRules)
-    bar_seconds: float = 0.0
+    bar_seconds: float | None = 0.0
     allow_short: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.initial_cash <= 1e15:
             raise ConfigurationError(f"`initial_cash` must be in (0, 1e+15], was {self.initial_cash!r}.")
-        if not 0.0 <= self.bar_seconds <= 1e7:
-            raise ConfigurationError(f"`bar_seconds` must be in [0, 1e+07], was {self.bar_seconds!r}.")
+        if self.bar_seconds is not None and not 0.0 <= self.bar_seconds <= 1e7:
+            raise ConfigurationError(f"`bar_seconds` must be in [0, 1e+07] or None, was {self.bar_seconds!r}.")
 
 
 class PaperBroker:
@@ -246,13 +247,14 @@ class PaperBroker:
     def _match(
         self, bars: Sequence[Bar], orders: list[WorkingOrder], seen: dict[str, datetime]
     ) -> tuple[dict[str, Any], list[Execution]]:
-        length = timedelta(seconds=self._config.bar_seconds)
+        length = timedelta(seconds=self._config.bar_seconds or 0.0)
         book = {order.client_order_id: order for order in orders}
         changed: dict[str, WorkingOrder] = {}
         last: dict[str, Bar] = {}
         executions: list[Execution] = []
         for bar in sorted(bars, key=lambda bar: (bar.at, bar.symbol)):
-            if bar.symbol in seen and bar.at <= seen[bar.symbol]:
+            before = seen.get(bar.symbol)
+            if before is not None and bar.at <= before:
                 continue
             seen[bar.symbol] = bar.at
             last[bar.symbol] = bar
@@ -261,7 +263,10 @@ class PaperBroker:
                 for order in book.values()
                 if order.symbol == bar.symbol and order.placed_at < bar.at and order.placed_at <= bar.at - length
             ]
-            matched, fills = match_bars(waiting, bar, self._config.rules)
+            if self._config.bar_seconds is None:
+                matched, fills = _match_young(waiting, bar, before, self._config.rules)
+            else:
+                matched, fills = match_bars(waiting, bar, self._config.rules)
             executions += fills
             late = [expire(order, bar.at) for order in book.values() if order.symbol != bar.symbol]
             for order in (*matched, *late):
@@ -276,6 +281,21 @@ class PaperBroker:
             "fills": [{**fill.to_dict(), "client_order_id": _entry_of(fill)} for fill in executions],
         }
         return payload, executions
+
+
+def _match_young(
+    orders: Sequence[WorkingOrder], bar: Bar, before: datetime | None, rules: MatchingRules
+) -> tuple[list[WorkingOrder], list[Execution]]:
+    """Let a bar of unknown length meet orders: those placed after the bar before it meet only its close."""
+    old = [order for order in orders if before is not None and order.placed_at <= before]
+    matched, fills = match_bars(old, bar, rules)
+    taken = sum(fill.qty for fill in fills)
+    volume = bar.volume
+    if volume is not None and rules.participation_limit is not None:
+        volume = max(0.0, volume - taken / rules.participation_limit)
+    close = replace(bar, open=bar.close, high=bar.close, low=bar.close, volume=volume)
+    young, more = match_bars([order for order in orders if order not in old], close, rules)
+    return [*matched, *young], [*fills, *more]
 
 
 def _working(row: Row) -> WorkingOrder:

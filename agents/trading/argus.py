@@ -38,17 +38,14 @@ class ArgusConfig:
         A position whose last price is older has no price; a long week-end is 89 hours.
     currency : str, default="USD"
         Of the account; a position priced in another has no price.
-    lookback_hours : float, default=48
-        How far back last trades are told for the cooldown.
     """
 
     max_price_age_hours: float = 100.0
     currency: str = "USD"
-    lookback_hours: float = 48.0
 
     def __post_init__(self) -> None:
-        if self.max_price_age_hours <= 0.0 or self.lookback_hours < 0.0:
-            raise ConfigurationError("`max_price_age_hours` must be above 0 and `lookback_hours` not negative.")
+        if self.max_price_age_hours <= 0.0:
+            raise ConfigurationError(f"`max_price_age_hours` must be above 0, was {self.max_price_age_hours!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +95,8 @@ class Argus:
     sectors : mapping of str to str
         Sector by symbol.
     config : ArgusConfig
+    cooldown : timedelta
+        How far back the limits need to know what was traded.
     """
 
     def __init__(
@@ -108,6 +107,7 @@ class Argus:
         data: MarketData,
         sectors: Mapping[str, str],
         config: ArgusConfig,
+        cooldown: timedelta,
     ) -> None:
         self.store = store
         self.log = log
@@ -115,6 +115,7 @@ class Argus:
         self.data = data
         self.sectors = sectors
         self.config = config
+        self.cooldown = cooldown
         self.valuation: Valuation | None = None
         self._book = _Loaded()
         self._saved: tuple[float, float, int] | None = None
@@ -131,7 +132,7 @@ class Argus:
             is_opened=moved is not None,
             held={line.symbol: line.qty for line in lines if abs(line.qty) > _DUST},
             orders=self.log.list_open_orders(),
-            last_trades=self.log.last_trades(now - timedelta(hours=self.config.lookback_hours)),
+            last_trades=self.log.last_trades(now - self.cooldown),
         )
         book.trades = self.store.trades.list_trades(open_only=True) if book.held else []
         self._book = book
@@ -139,7 +140,7 @@ class Argus:
     def reload_orders(self, now: datetime) -> None:
         """Read which orders are open and what was last traded, where no fill can have changed anything else."""
         self._book.orders = self.log.list_open_orders()
-        self._book.last_trades = self.log.last_trades(now - timedelta(hours=self.config.lookback_hours))
+        self._book.last_trades = self.log.last_trades(now - self.cooldown)
 
     @property
     def held(self) -> Mapping[str, float]:

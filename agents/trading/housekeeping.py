@@ -139,10 +139,7 @@ class Housekeeping:
         if not self._recovered:
             return self.recover().valuation
         now = self.clock.now()
-        self.synced = self.reconciler.sync(now)
-        self._recovered = self.synced.reachable
-        if self.synced.changed and self.outcomes.resolve(now):
-            self.trade_log.forget()
+        self._sync(now)
         return self._value(now)
 
     def tick_if_due(self) -> None:
@@ -169,6 +166,12 @@ class Housekeeping:
     def _report(self, agent: str, health: AgentHealth, message: str) -> HealthReport:
         return HealthReport(agent_name=agent, status=health, message=message[:2000], checked_at=self.clock.now())
 
+    def _sync(self, now: datetime) -> None:
+        self.synced = self.reconciler.sync(now)
+        self._recovered = self.synced.reachable
+        if self.synced.changed and self.outcomes.resolve(now):
+            self.trade_log.forget()
+
     def _value(self, now: datetime) -> Valuation:
         self.argus.reload(now)
         valuation = self.argus.mark(now)
@@ -179,8 +182,10 @@ class Housekeeping:
             scopes = {halt.scope for halt in halts}
             stopped = None if ALL in scopes else [scope.removeprefix("symbol:") for scope in scopes]
             if self.reconciler.cancel_entries(stopped):
-                self.synced = self.reconciler.sync(now)
+                self._sync(now)
                 self.argus.reload(now)
+                valuation = self.argus.mark(now)
+                halts = self.argus.halts()
         now_halted = {halt.scope: halt.reason for halt in halts}
         for scope in sorted({ALL, *now_halted, *self._halted}):
             self._tell(f"trading {scope}", "halted" if scope in now_halted else "open", now_halted.get(scope, ""))

@@ -20,6 +20,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from itertools import islice, pairwise
 from typing import Any, Protocol, TypedDict
 
@@ -84,8 +85,8 @@ class Pipeline:
 
     Notes
     -----
-    One pipeline runs on an account at a time: caps are kept against the book that this one knows. Two that meet on a signal
-    still place one order, since its identity is unique in the store.
+    One pipeline runs on an account at a time: caps are kept against the book that this one knows. Whoever starts one holds
+    `trading_alone`. Two that meet on a signal still place one order, since its identity is unique in the store.
     """
 
     def __init__(self, context: TradingContext) -> None:
@@ -96,7 +97,8 @@ class Pipeline:
         self.pythia = Pythia(self.trade_log, context.sizing, config.pythia)
         self.zeus = Zeus(context.chat, context.store.knowledge, config.zeus)
         self.ares = Ares(context.broker, context.data, config.ares, context.sessions)
-        self.argus = Argus(store, self.log, Milestones(store, config.milestones), context.data, context.sectors, config.argus)
+        milestones, cooldown = Milestones(store, config.milestones), timedelta(hours=config.limits.cooldown_hours)
+        self.argus = Argus(store, self.log, milestones, context.data, context.sectors, config.argus, cooldown)
         self.reconciler = Reconciler(context.broker, self.log, config.reconciler)
         self.ladder = Ladder(store.trades, store, config.limits.seniority)
         self.breakers = {

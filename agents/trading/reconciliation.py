@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 ACTOR = "ares"
 """Who halts a symbol whose order nobody answers for; such a halt is lifted when the answer comes."""
+RESCUE = "reconciler"
+"""Who halts a symbol whose position is left without exits; an operator looks after it and resumes."""
 _ENDED = frozenset({PipelineStatus.CANCELLED, PipelineStatus.EXPIRED, PipelineStatus.REJECTED})
 _LIVE = frozenset({PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED})
 
@@ -85,6 +87,7 @@ class Reconciler:
         self._seen: set[str] = set()
         self._watermark: datetime | None = None
         self._strangers: set[str] = set()
+        self._untold = 0
 
     def sync(self, now: datetime, *, everything: bool = False) -> Synced:
         """Collect executions, then clear up orders that may have changed.
@@ -104,11 +107,13 @@ class Reconciler:
         try:
             if everything:
                 self.broker.connect()
-            fills = self._collect(now, everything=everything)
+            self._collect(now, everything=everything)
             open_orders = self.log.list_open_orders()
             resolved = self._resolve(open_orders, now) if open_orders else 0
         except (BrokerError, DataError) as error:
             return Synced(reachable=False, reason=f"{error}")
+        # What was collected in between, while a position was being closed, is news to whoever asks now.
+        fills, self._untold = self._untold, 0
         return Synced(reachable=True, n_fills=fills, n_resolved=resolved)
 
     def close_position(self, order: Order, now: datetime) -> Sent:
@@ -117,7 +122,8 @@ class Reconciler:
         Returns
         -------
         Sent
-            Cancelled when nothing was left to sell; unknown when the broker did not say, and then the next tick goes on.
+            Cancelled when nothing was left to sell; unknown when the broker did not say or was away: its exits are gone then,
+            and the next tick goes on with the sale. Rejected only by the broker's own word.
         """
         for identity in self._watchers(order.symbol):
             if not end(self.broker, identity):
@@ -126,10 +132,13 @@ class Reconciler:
             self._collect(now, everything=False)
         except (BrokerError, DataError) as error:
             return Sent(status=PipelineStatus.UNKNOWN, reason=f"what its exits sold is not known: {error}")
-        held = next((line.qty for line in self.log.list_ledger() if line.symbol == order.symbol), 0.0)
+        held = self._held(order.symbol)
         if held <= 0.0:
             return Sent(status=PipelineStatus.CANCELLED, reason="the position was closed by its exits meanwhile")
-        return send(self.broker, replace(order, qty=min(held, order.qty)))
+        sent = send(self.broker, replace(order, qty=min(held, order.qty)))
+        if sent.status is PipelineStatus.REJECTED and not sent.arrived:
+            return replace(sent, status=PipelineStatus.UNKNOWN)
+        return sent
 
     def cancel_entries(self, symbols: Iterable[str] | None = None) -> int:
         """Cancel entries that may still fill, of some symbols or of all, and return how many were asked to end."""
@@ -145,23 +154,22 @@ class Reconciler:
 
     # Executions
 
-    def _collect(self, now: datetime, *, everything: bool) -> int:
+    def _collect(self, now: datetime, *, everything: bool) -> None:
         since = None
         if not everything and self._watermark is not None:
             since = self._watermark - timedelta(seconds=self.config.overlap_seconds)
         reported = read_all(Execution, self.broker.list_executions(since))
         fresh = {item.exec_id: item for item in reported if item.exec_id not in self._seen}
         if not fresh:
-            return 0
+            return
         known = self.log.find_known_fills(list(fresh))
         orders = self.log.find_orders([item.client_order_id for item in fresh.values()])
         wanted = [item for item in fresh.values() if item.exec_id not in known]
         ours = [item for item in wanted if self._is_ours(item, orders, now)]
-        counted = self._record(ours, orders, now)
+        self._untold += self._record(ours, orders, now)
         self._end_entries_of({str(orders[item.client_order_id].payload.get("parent", "")) for item in ours} - {""})
         self._seen |= set(fresh)
         self._watermark = max(item.filled_at for item in reported)
-        return counted
 
     def _end_entries_of(self, parents: set[str]) -> None:
         """End what still buys of a position that its exit has begun to close."""
@@ -283,6 +291,12 @@ class Reconciler:
             status = (
                 PipelineStatus.PARTIALLY_FILLED if mine.status is PipelineStatus.PARTIALLY_FILLED else PipelineStatus.SUBMITTED
             )
+        if status in _ENDED and mine.side is Side.SELL and self._held(mine.symbol) > 0.0:
+            # Its exits were cancelled for this sale: what is left is watched over by nobody.
+            why = f"{status.value}{f' ({sent.reason})' if sent.reason else ''}"
+            self._halt(
+                mine.symbol, f"the sale {mine.client_order_id} ended {why} with shares left and no exits", now, by=RESCUE
+            )
         if status is PipelineStatus.UNKNOWN:
             self._halt(mine.symbol, f"nobody knows what became of the order {mine.client_order_id}: {sent.reason}", now)
         if status is mine.status or (mine.status is PipelineStatus.PARTIALLY_FILLED and status is PipelineStatus.SUBMITTED):
@@ -308,8 +322,11 @@ class Reconciler:
         entries = [order.client_order_id for order in mine if "order" in order.payload and order.side is Side.BUY]
         return [*exits, *entries]
 
-    def _halt(self, symbol: str, reason: str, now: datetime) -> None:
-        if self.log.halt(symbol_scope(symbol), reason=reason, actor=ACTOR, at=now):
+    def _held(self, symbol: str) -> float:
+        return next((line.qty for line in self.log.list_ledger() if line.symbol == symbol), 0.0)
+
+    def _halt(self, symbol: str, reason: str, now: datetime, *, by: str = ACTOR) -> None:
+        if self.log.halt(symbol_scope(symbol), reason=reason[:2000], actor=by, at=now):
             _log.error("%s is halted: %s", symbol, reason)
 
 

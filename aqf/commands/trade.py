@@ -180,6 +180,7 @@ def _open_desk(
     from core.clock import SystemClock
     from core.errors import ConfigurationError
     from core.settings import Settings
+    from core.store.trading_lock import trading_alone
     from use_cases.sectors import SECTORS
 
     settings, clock, hours = Settings.load(), SystemClock(), ExchangeSessions(calendar)
@@ -191,7 +192,8 @@ def _open_desk(
             lists=FictitiousLists(clock) if fictitious_lists else published,
             clock=clock,
             broker_kind=BrokerKind(broker),
-            paper=PaperConfig(initial_cash=cash),
+            # Prices come in bars of any length, and rounds at any time within one.
+            paper=PaperConfig(initial_cash=cash, bar_seconds=None),
             config=TradingConfig(ares=AresConfig(expiry_minutes=expiry_minutes)),
             rule_mode=rule_mode,
             sizing=build_sizing(sizing),
@@ -205,10 +207,12 @@ def _open_desk(
             "--fictitious-lists is for trying out, on paper: real money needs the published ones, --lists."
         )
     hermes = Hermes(context.store.trading, [NewsFile(path, clock) for path in news], HermesConfig(), clock)
+    check_lock = stack.enter_context(trading_alone(context.store))
     pipeline = build_pipeline(context)
     worker = f"aqf-trade-{os.getpid()}"
 
     def step() -> Round:
+        check_lock()
         for failure in hermes.collect().failures:
             screen.say(f"  {failure.source} cannot be read: {failure.reason}")
         done = run_round(pipeline, worker)

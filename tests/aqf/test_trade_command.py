@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from aqf.cli import aqf as command
 from core.errors import AQFError
 from core.store.opening import Store
+from core.store.trading_lock import trading_alone
 from tests.conftest import make_reachable_folder, sweep
 
 REPLAYS = Path(__file__).resolve().parents[1] / "replay"
@@ -108,6 +109,17 @@ def test_a_halt_outlives_the_command_and_stops_the_next_round(run: Run, prices: 
         "halted": True,
     }
     assert "halted symbol:AAPL" in run("status").stdout
+
+
+def test_two_rounds_at_once_are_one_round_and_a_refusal(run: Run, prices: Path, news: Path, store: Store) -> None:
+    arguments = ("--once", "--data", str(prices), "--news", str(news), "--fictitious-lists")
+    with trading_alone(store):
+        refused = run(*arguments)
+        assert isinstance(refused.exception, AQFError)
+        assert "trades on this store" in str(refused.exception)
+        assert run("status").exit_code == 0
+    assert store.trading.gateway.select("order_intents") == []
+    assert "1 signals decided" in run(*arguments).stdout
 
 
 def test_a_report_is_written_even_before_anything_happened(run: Run, tmp_path: Path) -> None:

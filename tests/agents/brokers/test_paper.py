@@ -1,6 +1,7 @@
 """The paper broker over a real database: exactly once, and a book that adds up."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -136,6 +137,38 @@ def test_an_order_meets_no_bar_that_ended_or_had_begun_when_it_was_placed(store:
     careful.place_order(order())
     assert careful.on_bar(bar(1, 50.0)) == []
     assert len(careful.on_bar(bar(2, 50.0))) == 1
+
+
+def test_a_bar_of_unknown_length_proves_to_an_order_placed_within_it_only_its_close(store: Store) -> None:
+    clock = FixedClock(T0)
+    broker = PaperBroker(store.trading.gateway, PaperConfig(rules=FREE, bar_seconds=None), clock)
+    broker.connect()
+    broker.on_bar(bar(0, 99.0))
+    clock.advance(timedelta(hours=20))
+    broker.place_order(bracket())
+    # It opened at 95 before the order was there; by its close it is too dear.
+    day = Bar(symbol="AAA", at=T0 + timedelta(days=1), open=95.0, high=110.0, low=90.0, close=101.0)
+    assert broker.on_bar(day) == []
+    clock.advance(timedelta(hours=4))
+    (entry,) = broker.on_bar(replace(day, at=T0 + timedelta(days=2), open=99.0, low=98.0, high=100.0, close=100.0))
+    assert (entry.leg, entry.price) == (Leg.ENTRY, 99.0)
+    (stop,) = broker.on_bar(replace(day, at=T0 + timedelta(days=3), open=98.0, high=99.0))
+    assert (stop.leg, stop.price) == (Leg.STOP_LOSS, 97.0)
+
+
+def test_orders_of_before_and_within_a_bar_of_unknown_length_share_its_volume(store: Store) -> None:
+    clock = FixedClock(T0)
+    rules = MatchingRules(commission_bps=0.0, slippage_bps=0.0, participation_limit=0.5)
+    broker = PaperBroker(store.trading.gateway, PaperConfig(rules=rules, bar_seconds=None), clock)
+    broker.connect()
+    broker.on_bar(bar(0, 99.0, volume=0.0))
+    broker.place_order(order("old", qty=60.0))
+    clock.advance(timedelta(hours=20))
+    broker.place_order(order("young", qty=60.0))
+    fills = broker.on_bar(
+        Bar(symbol="AAA", at=T0 + timedelta(days=1), open=95.0, high=99.0, low=90.0, close=98.0, volume=200.0)
+    )
+    assert [(fill.client_order_id, fill.qty, fill.price) for fill in fills] == [("old", 60.0, 95.0), ("young", 40.0, 98.0)]
 
 
 def test_an_order_expires_with_the_bars_of_any_symbol(broker: PaperBroker) -> None:

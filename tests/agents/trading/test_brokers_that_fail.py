@@ -338,3 +338,73 @@ def test_a_broker_that_was_never_reached_leaves_the_equity_unknown_until_it_is(s
     assert n_orders(desk) == 0
     desk.broker.calm()
     assert desk.pipeline.tick().equity == CASH
+
+
+def test_a_broker_that_goes_away_between_the_exits_and_the_sale_is_asked_again_to_sell(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    desk.broker.before["place_order"] = BrokerUnavailableError("line cut")
+    (trace,) = desk.pipeline.run([bad_news("AAA")])
+    assert (trace.status, scopes(desk), n_orders(desk)) == (PipelineStatus.UNKNOWN, ["symbol:AAA"], 1)
+    desk.pipeline.tick()
+    assert (scopes(desk), n_orders(desk)) == (["symbol:AAA"], 1)
+    desk.broker.calm()
+    desk.pipeline.tick()
+    (sale,) = [order for order in desk.broker.list_open_orders() if order.side is Side.SELL]
+    assert (sale.qty, scopes(desk)) == (5.0, [])
+    desk.bar("AAA", 99.0)
+    desk.pipeline.tick()
+    assert [trade.exit_reason for trade in desk.store.trading.trades.list_trades()] == ["signal"]
+
+
+def test_a_sale_that_ends_with_shares_left_halts_the_symbol_that_nothing_watches_over(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.run([bad_news("AAA")])
+    (sale,) = [order for order in desk.broker.list_open_orders() if order.side is Side.SELL]
+    desk.broker.inner.cancel_order(sale.client_order_id)
+    desk.pipeline.tick()
+    desk.restart().pipeline.recover()
+    (halt,) = desk.pipeline.argus.halts()
+    assert (halt.scope, halt.actor) == ("symbol:AAA", "reconciler")
+    assert "ended cancelled with shares left and no exits" in halt.reason
+    assert desk.pipeline.argus.held == {"AAA": 5.0}
+
+
+def test_exits_that_fill_while_they_are_cancelled_close_their_trade_at_the_next_tick(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    cancel = desk.broker.inner.cancel_order
+
+    def fill_and_cancel(name: str) -> Any:
+        desk.broker.calm()
+        desk.bar("AAA", 96.0)
+        return cancel(name)
+
+    desk.broker.instead["cancel_order"] = fill_and_cancel
+    desk.pipeline.run([bad_news("AAA")])
+    desk.pipeline.tick()
+    assert n_orders(desk) == 1
+    assert [trade.exit_reason for trade in desk.store.trading.trades.list_trades()] == ["stop_loss"]
+    assert desk.pipeline.argus.held == {}
+    assert scopes(desk) == []
+
+
+def test_what_is_filled_while_entries_of_a_halt_are_cancelled_is_in_the_book_and_in_the_record(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA"), signal("BBB")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    cancel = desk.broker.inner.cancel_order
+
+    def fill_and_cancel(name: str) -> Any:
+        desk.broker.calm()
+        desk.bar("AAA", 96.0)
+        return cancel(name)
+
+    desk.broker.instead["cancel_order"] = fill_and_cancel
+    desk.pipeline.halt("looking into it", actor="operator", symbol="BBB")
+    valuation = desk.pipeline.tick()
+    assert (valuation.positions, valuation.equity) == (0.0, CASH - 5 * 4.0)
+    assert [trade.exit_reason for trade in desk.store.trading.trades.list_trades(symbol="AAA")] == ["stop_loss"]

@@ -306,6 +306,20 @@ def test_a_halt_cancels_entries_that_wait_and_leaves_exits(desk: Desk) -> None:
     assert voided == [True]
 
 
+def test_a_cooldown_of_any_length_is_kept(store: Store) -> None:
+    ares = AresConfig(expiry_minutes=600.0)
+    config = TradingConfig(ares=ares, limits=LimitsConfig(cooldown_hours=72.0), pipeline=PipelineConfig(tick_seconds=0.0))
+    desk = build_desk(store, config=config, cash=200_000.0)
+    desk.pipeline.run([signal("AAA")])
+    for price in (100.0, 106.0):
+        desk.bar("AAA", price)
+    desk.clock.advance(timedelta(hours=72, minutes=-3))
+    assert only(desk, signal("AAA")) == (Stage.LIMITS, BindingConstraint.COOLDOWN)
+    desk.clock.advance(timedelta(minutes=1))
+    (trace,) = desk.pipeline.run([signal("AAA")])
+    assert trace.binding_constraint is not BindingConstraint.COOLDOWN
+
+
 def test_an_entry_that_waits_too_long_expires_and_frees_its_place(store: Store) -> None:
     desk = build_desk(store, config=TradingConfig(pipeline=PipelineConfig(tick_seconds=0.0)))
     (trace,) = desk.pipeline.run([signal("AAA")])

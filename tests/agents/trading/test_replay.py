@@ -175,7 +175,7 @@ CHANGES: dict[str, tuple[Any, tuple[str, str]]] = {
 """A changed value of each default, and a row that shows it."""
 
 NOT_IN_A_ROW = {
-    "of a book that is not empty": ("limits.cooldown_hours", "argus.lookback_hours", "milestones.vault_share"),
+    "of a book that is not empty": ("limits.cooldown_hours", "milestones.vault_share"),
     "of outcomes": (
         *(f"experience.{item.name}" for item in dataclasses.fields(DEFAULTS.experience)),
         "limits.seniority.agents",
