@@ -24,12 +24,12 @@ _Family = tuple[object, ...]
 
 
 class Evaluation:
-    """Compute sub-expressions of `expressions`, each asked for as often as it occurs.
+    """Compute values of expressions and of what they are made of, each asked for as often as it occurs.
 
     Parameters
     ----------
-    expressions : sequence of Expression
-        Everything that will be asked for, once each.
+    nodes : sequence of Node
+        Everything that will be asked for, as often as it stands here.
     panel : Panel
         Bars to read.
 
@@ -41,13 +41,13 @@ class Evaluation:
         together is only without a bound, because it is kept until its turn comes.
     """
 
-    def __init__(self, expressions: Sequence[Expression], panel: Panel) -> None:
+    def __init__(self, nodes: Sequence[Node], panel: Panel) -> None:
         self.capacity: int | None = None
         self._panel = panel
         self._uses: dict[str, int] = {}
         self._families: dict[_Family, list[Node]] = {}
-        for expression in expressions:
-            self._expect(expression.root)
+        for node in nodes:
+            self._expect(node)
         companions = {node.canonical for family in self._families.values() if len(family) > 1 for node in family}
         self._shared = frozenset(key for key, uses in self._uses.items() if uses > 1 or key in companions)
         self._arrays_needed: dict[str, int] = {}

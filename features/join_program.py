@@ -7,7 +7,9 @@ operations that lead to a value does not depend on what else is asked for. `feat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import wraps
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +18,9 @@ from features.fields import FloatArray
 
 IntArray = npt.NDArray[np.int64]
 
-(LOAD_Y, LOAD_X, POSITION, STORE, SUM, LOWEST, PICK, STEP, TREND, PRODUCTS, THIRD, FOURTH) = range(12)
+(LOAD, POSITION, CONSTANT, STORE, SUM, LOWEST, PICK, STEP, TREND, PRODUCTS, THIRD, FOURTH) = range(12)
 (DIVIDE_BY, ROOT, RATIO, OVER_SPREAD, SUBTRACT, PRODUCT, TIMES, OFFSET, LIMIT, SINCE, CARRY) = range(12, 23)
+(FINITE, FINITE_SUM, FINITE_DIFFERENCE, FINITE_PRODUCT, FINITE_RATIO, MAGNITUDE, LESS, AT_MOST) = range(23, 31)
 
 _Operand = tuple[int, int]
 """A row, and how many bars before the current one its value is."""
@@ -48,11 +51,25 @@ class _Operation:
     length: int
 
 
+def _once(method: Callable[..., int]) -> Callable[..., int]:
+    """Do not ask again for what is known of the same series."""
+
+    @wraps(method)
+    def ask(builder: Builder, *asked: float) -> int:
+        key = method.__name__, builder.base, *asked
+        if key not in builder.known:
+            builder.known[key] = method(builder, *asked)
+        return builder.known[key]
+
+    return ask
+
+
 @dataclass
 class Builder:
     """Write operations on rows, a row being one quantity on every bar of a stretch; what is known is not done again.
 
-    The means and central sums of two neighbouring windows are joined as Pebay does [1]_, and so is `tilt`.
+    Statistics are taken of the rows in `base`. The means and central sums of two neighbouring windows are joined as Pebay does
+    [1]_, and so is `tilt`.
 
     References
     ----------
@@ -60,6 +77,7 @@ class Builder:
        statistical moments. Sandia report SAND2008-6212, equations 2.1 and 3.1.
     """
 
+    base: tuple[int, ...] = ()
     operations: list[_Operation] = field(default_factory=list)
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
     history: dict[int, int] = field(default_factory=dict)
@@ -85,9 +103,17 @@ class Builder:
         self.lengths.update(dict.fromkeys(outs, length))
         self.operations.append(_Operation(code, outs, operands, weight, number, length))
 
-    def series(self, place: int) -> int:
-        return self.emit((LOAD_Y, LOAD_X)[place], weight=1.0)
+    def over(self, *rows: int) -> Builder:
+        """Give a builder that writes to the same program, statistics of other rows."""
+        return replace(self, base=rows)
 
+    def load(self, place: int) -> int:
+        return self.emit(LOAD, number=place)
+
+    def series(self, place: int) -> int:
+        return self.base[place]
+
+    @_once
     def total(self, n: int, decay: float = 1.0) -> int:
         if n == 1:
             return self.series(0)
@@ -97,19 +123,22 @@ class Builder:
             older *= older
         return self.emit(SUM, (self.total(left, decay), right), self.total(right, decay), weight=older)
 
+    @_once
     def product(self, n: int) -> int:
         if n == 1:
             return self.series(0)
         left, right = _halves(n)
         return self.emit(PRODUCT, (self.product(left), right), self.product(right))
 
+    @_once
     def lowest(self, n: int, sign: float) -> int:
         """Give the lowest value times `sign`."""
         if n == 1:
-            return self.emit(LOAD_Y, weight=sign)
+            return self.series(0) if sign == 1.0 else self.emit(TIMES, self.series(0), weight=sign)
         left, right = _halves(n)
         return self.emit(LOWEST, (self.lowest(left, sign), right), self.lowest(right, sign))
 
+    @_once
     def place_of_lowest(self, n: int, sign: float) -> int:
         """Give the bar of the lowest value, the latest of equals."""
         if n == 1:
@@ -123,14 +152,16 @@ class Builder:
 
     def step(self, n: int, series: int) -> tuple[int, int]:
         """Give the mean, and how much higher that of the later half is than that of the earlier."""
-        if ("mean", series, n) not in self.known:
+        key = self.series(series), n
+        if ("mean", *key) not in self.known:
             left, right = _halves(n)
             operands = [(self.mean(left, series), right), (self.mean(right, series), 0)]
             mean, step = self.row(), self.row()
             self.write(STEP, [mean, step], operands, right / n)
-            self.known["mean", series, n], self.known["step", series, n] = mean, step
-        return self.known["mean", series, n], self.known["step", series, n]
+            self.known["mean", *key], self.known["step", *key] = mean, step
+        return self.known["mean", *key], self.known["step", *key]
 
+    @_once
     def products(self, n: int, one: int = 0, other: int = 0) -> int:
         """Give the sum of the products of the deviations of two series from their means."""
         if n == 1:
@@ -140,6 +171,7 @@ class Builder:
         earlier, later = self.products(left, one, other), self.products(right, one, other)
         return self.emit(PRODUCTS, (earlier, right), later, *steps, weight=left * (right / n))
 
+    @_once
     def tilt(self, n: int) -> int:
         """Give the sum of the values times their distance from the middle of the window."""
         if n == 1:
@@ -148,6 +180,7 @@ class Builder:
         step = self.step(n, 0)[1]
         return self.emit(TREND, (self.tilt(left), right), self.tilt(right), step, weight=left * right / 2.0)
 
+    @_once
     def third(self, n: int) -> int:
         if n == 1:
             return self.emit(TIMES, self.series(0), weight=0.0)
@@ -156,6 +189,7 @@ class Builder:
         step = self.step(n, 0)[1]
         return self.emit(THIRD, (self.third(left), right), self.third(right), step, a2, b2, weight=left, number=right)
 
+    @_once
     def fourth(self, n: int) -> int:
         if n == 1:
             return self.emit(TIMES, self.series(0), weight=0.0)

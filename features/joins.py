@@ -11,13 +11,21 @@ from numba import njit
 
 from features.fields import FloatArray
 from features.join_program import (
+    AT_MOST,
     CARRY,
+    CONSTANT,
     DIVIDE_BY,
+    FINITE,
+    FINITE_DIFFERENCE,
+    FINITE_PRODUCT,
+    FINITE_RATIO,
+    FINITE_SUM,
     FOURTH,
+    LESS,
     LIMIT,
-    LOAD_X,
-    LOAD_Y,
+    LOAD,
     LOWEST,
+    MAGNITUDE,
     OFFSET,
     OVER_SPREAD,
     PICK,
@@ -46,14 +54,15 @@ def run_program(
     strip: int,
     first: int,
     stop: int,
+    begin: int,
+    end: int,
     n_bars: int,
     n_assets: int,
-    y: FloatArray,
-    x: FloatArray,
+    series: tuple[FloatArray, ...],
     memory: FloatArray,
     out: FloatArray,
 ) -> None:
-    """Run a program over columns `first` to `stop`, `strip` of them at a time, and `rows` bars at a time.
+    """Run a program over columns `first` to `stop`, `strip` at a time, and over bars `begin` to `end`, `rows` at a time.
 
     Parameters
     ----------
@@ -64,11 +73,13 @@ def run_program(
     kept : int
         Where in memory begins what is kept for the next stretch of bars.
     rows, strip, first, stop : int
-        Whole strips only: ``(stop - first) % strip == 0``.
+        Whole strips only: ``(stop - first) % strip == 0``. No window reaches back more than `rows` bars.
+    begin, end : int
+        Bars to write; `begin` is a multiple of `rows`.
     n_bars, n_assets : int
         Shape of the series.
-    y, x : ndarray of shape (n_bars * n_assets,)
-        The two series.
+    series : tuple of ndarray of shape (n_bars * n_assets,)
+        What the program reads.
     memory : ndarray of shape (n_values,)
         Room to work in.
     out : ndarray of shape (n_results * n_bars * n_assets,)
@@ -77,8 +88,9 @@ def run_program(
     for left in range(first, stop, strip):
         for i in range(kept, memory.size):
             memory[i] = np.nan
-        for start in range(0, n_bars, rows):
-            bars = rows if start + rows <= n_bars else n_bars - start
+        # The stretch before the first that is written fills the windows that reach into it.
+        for start in range(begin - rows if begin else 0, end, rows):
+            bars = rows if start + rows <= end else end - start
             n = bars * strip
             # All columns at once are one long line.
             lines, line = (1, n) if strip == n_assets else (bars, strip)
@@ -89,14 +101,16 @@ def run_program(
                 b = _cut(memory, code[k, 3], n)
                 c = _cut(memory, code[k, 4], n)
                 d = _cut(memory, code[k, 5], n)
-                if operation <= LOAD_X:
-                    source = y if operation == LOAD_Y else x
+                if operation == LOAD:
+                    source = series[code[k, 9]]
                     for t in range(lines):
                         values = _cut(source, (start + t) * n_assets + left, line)
                         target = _cut(o, t * line, line)
                         for i in range(line):
-                            target[i] = weight * values[i]
+                            target[i] = values[i]
                 elif operation == STORE:
+                    if start < begin:
+                        continue
                     place = (code[k, 9] * n_bars + start) * n_assets + left
                     for t in range(lines):
                         target = _cut(out, place + t * n_assets, line)
@@ -186,6 +200,39 @@ def run_program(
                 elif operation == LIMIT:
                     for i in range(n):
                         o[i] = a[i] if abs(a[i]) <= weight or a[i] != a[i] else (weight if a[i] > 0.0 else -weight)
+                elif operation == FINITE:
+                    for i in range(n):
+                        o[i] = a[i] if abs(a[i]) < np.inf else np.nan
+                elif operation == FINITE_SUM:
+                    for i in range(n):
+                        value = a[i] + b[i]
+                        o[i] = value if abs(value) < np.inf else np.nan
+                elif operation == FINITE_DIFFERENCE:
+                    for i in range(n):
+                        value = a[i] - b[i]
+                        o[i] = value if abs(value) < np.inf else np.nan
+                elif operation == FINITE_PRODUCT:
+                    for i in range(n):
+                        value = a[i] * b[i]
+                        o[i] = value if abs(value) < np.inf else np.nan
+                elif operation == FINITE_RATIO:
+                    for i in range(n):
+                        value = a[i] / b[i]
+                        o[i] = value if abs(value) < np.inf else np.nan
+                elif operation == MAGNITUDE:
+                    for i in range(n):
+                        o[i] = abs(a[i])
+                elif operation == LESS:
+                    for i in range(n):
+                        known = a[i] == a[i] and b[i] == b[i]
+                        o[i] = (1.0 if a[i] < b[i] else 0.0) if known else np.nan
+                elif operation == AT_MOST:
+                    for i in range(n):
+                        known = a[i] == a[i] and b[i] == b[i]
+                        o[i] = (1.0 if a[i] <= b[i] else 0.0) if known else np.nan
+                elif operation == CONSTANT:
+                    for i in range(n):
+                        o[i] = weight
                 else:
                     for i in range(n):
                         age = b[i] - a[i]

@@ -42,6 +42,7 @@ Asked = tuple[str, tuple[int | float, ...]]
 
 EWMA_HALFLIVES = 6
 
+MOST_SERIES = 16
 _STRIP, _NARROW_STRIP, _LONG_WINDOW = 32, 8, 256
 
 
@@ -60,40 +61,77 @@ def compute_windows(asked: Sequence[Asked], y: FloatArray, x: FloatArray | None 
     list of ndarray of shape (n_bars, n_assets)
         One each; NaN where a window has any NaN or reaches before the first bar, and where a value would be infinite.
     """
+
+    out = np.empty((len(asked), *y.shape))
+    longest = max(STATISTICS[name].bars(int(window)) for name, (window,) in asked)
+
+    series = [y] if x is None else [y, x]
+
+    def build(strip: int) -> Program:
+        return _program(tuple(asked), len(series), strip, min(longest, len(y)), len(y))
+
+    run(build, longest, series, out)
+    return list(out)
+
+
+def run(
+    build: Callable[[int], Program],
+    longest: int,
+    series: Sequence[FloatArray],
+    out: FloatArray,
+    *,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Run a program over series, or over its share of the bars.
+
+    Parameters
+    ----------
+    build : callable of strip -> Program
+        For strips of so many columns.
+    longest : int
+        Bars of the longest window.
+    series : sequence of ndarray of shape (n_bars, n_assets)
+        What it reads, at most `MOST_SERIES`.
+    out : ndarray of shape (n_results, n_bars, n_assets)
+        Where it writes; C-contiguous.
+    part : (int, int), default=(0, 1)
+        Which of how many equal shares of the bars is written.
+    """
     from features.joins import run_program
 
-    n_bars, n_assets = y.shape
-    out = np.empty((len(asked), n_bars, n_assets))
-    y = freeze(y)
-    x = y if x is None else freeze(x)
-    longest = max(STATISTICS[name].bars(int(window)) for name, (window,) in asked)
+    _, n_bars, n_assets = out.shape
+    flat = [freeze(values).reshape(-1) for values in series]
+    padded = tuple(flat + flat[:1] * (MOST_SERIES - len(flat)))
     strip = max(1, min(n_assets, _STRIP if longest <= _LONG_WINDOW else _NARROW_STRIP))
     whole = n_assets // strip * strip
     for first, stop, width in ((0, whole, strip), (whole, n_assets, n_assets - whole)):
         if first < stop and n_bars:
-            program = _program(tuple(asked), width, min(longest, n_bars), n_bars)
-            memory = np.empty(program.size)
-            run_program(
-                program.code,
-                program.weights,
-                program.rows,
-                program.kept,
-                width,
-                first,
-                stop,
-                n_bars,
-                n_assets,
-                y.reshape(-1),
-                x.reshape(-1),
-                memory,
-                out.reshape(-1),
-            )
-    return list(out)
+            program = build(width)
+            stretches = -(-n_bars // program.rows)
+            begin, end = (min(n_bars, program.rows * (stretches * place // part[1])) for place in (part[0], part[0] + 1))
+            if begin < end:
+                run_program(
+                    program.code,
+                    program.weights,
+                    program.rows,
+                    program.kept,
+                    width,
+                    first,
+                    stop,
+                    begin,
+                    end,
+                    n_bars,
+                    n_assets,
+                    padded,
+                    np.empty(program.size),
+                    out.reshape(-1),
+                )
 
 
 @lru_cache(maxsize=512)
-def _program(asked: tuple[Asked, ...], strip: int, longest: int, n_bars: int) -> Program:
+def _program(asked: tuple[Asked, ...], n_series: int, strip: int, longest: int, n_bars: int) -> Program:
     builder = Builder()
+    builder = builder.over(*(builder.load(place) for place in range(n_series)))
     for place, (name, (window,)) in enumerate(asked):
         statistic = STATISTICS[name]
         builder.write(STORE, [], [(statistic.finish(builder, statistic.bars(int(window))), 0)], number=place)

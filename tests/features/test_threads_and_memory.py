@@ -36,7 +36,7 @@ def test_the_bits_do_not_depend_on_threads_budget_or_batches(seed, threads, arra
     rng = np.random.default_rng(seed)
     grown = [random_expression(rng, PANEL.fields) for _ in range(6)]
     plain = compute(grown, PANEL, threads=1)
-    needs = 6 + 4 + max(Evaluation([one], PANEL).count_arrays(one.root) for one in grown)
+    needs = 6 + 4 + max(Evaluation([one.root], PANEL).count_arrays(one.root) for one in grown)
     bounded = compute(grown, PANEL, threads=threads, memory_budget=(needs + arrays) * ARRAY)
     np.testing.assert_array_equal(bounded, plain)
     for part in range(parts):
@@ -55,7 +55,7 @@ def test_what_was_let_go_is_computed_again(monkeypatch, capacity, again):
         return load_field(name, panel)
 
     monkeypatch.setattr(evaluation, "load_field", counting)
-    part = Evaluation(EXPRESSIONS, PANEL)
+    part = Evaluation([expression.root for expression in EXPRESSIONS], PANEL)
     part.capacity = capacity
     for expression, values in zip(EXPRESSIONS, ONE_THREAD, strict=True):
         np.testing.assert_array_equal(part.value(expression.root), values)
@@ -155,7 +155,7 @@ def test_features_that_nobody_takes_leave_no_threads_behind():
 def test_arrays_held_at_a_time_by_hand():
     def count(text):
         expression = parse(text)
-        return Evaluation([expression], PANEL).count_arrays(expression.root)
+        return Evaluation([expression.root], PANEL).count_arrays(expression.root)
 
     assert count("close") == 1
     assert count("close * 2") == 2
