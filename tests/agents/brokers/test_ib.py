@@ -107,7 +107,7 @@ def test_a_part_of_a_bracket_that_arrived_alone_never_works(world: IBWorld) -> N
     fields[16:20] = ["BUY", "10", "LMT", "100"]
     fields[26:29] = ["x", "0", "0"]
     with world.gateway.lock:
-        world.gateway.place(fields, 17)
+        world.gateway.place(fields, 17, [])
     assert status(broker, "x") == "none"
     assert open_orders(broker) == {}
     broker.close()
@@ -225,3 +225,39 @@ def test_an_answer_that_cannot_be_used_is_an_error(broker: IBBroker, world: IBWo
     broker.close()
     with pytest.raises(BrokerError, match="cannot be used"):
         broker.list_executions()
+
+
+def test_a_line_that_fell_silent_is_replaced(world: IBWorld) -> None:
+    broker = world.connect(timeout_seconds=0.3)
+    broker.place_order(bracket())
+    world.gateway.deaf.update(world.gateway.connections)
+    with pytest.raises(BrokerUnavailableError, match="did not answer"):
+        broker.find_order("a")
+    assert status(broker, "a") == "submitted"
+    broker.close()
+
+
+def test_executions_that_are_refused_are_not_taken_for_none(broker: IBBroker, world: IBWorld) -> None:
+    broker.place_order(bracket())
+    world.fill("a", 4.0, 100.0)
+    world.gateway.refuse_executions = "the server is busy"
+    with pytest.raises(BrokerError, match="refused to answer: 162 the server is busy"):
+        broker.list_executions()
+    world.gateway.refuse_executions = ""
+    assert fills(broker) == [("a", "buy", 4.0, 100.0)]
+
+
+def test_a_class_of_shares_is_written_with_a_space_there_and_a_point_here(broker: IBBroker, world: IBWorld) -> None:
+    order = bracket(symbol="BRK.B")
+    assert broker.place_order(order).symbol == "BRK.B"
+    assert {one.symbol for one in world.gateway.tickets} == {"BRK B"}
+    world.fill("a", 10.0, 100.0)
+    assert [one.symbol for one in (*broker.list_positions(), *broker.list_executions())] == ["BRK.B", "BRK.B"]
+    assert broker.place_order(order).symbol == "BRK.B"
+
+
+def test_an_option_on_a_share_is_no_share(broker: IBBroker, world: IBWorld) -> None:
+    broker.place_order(bracket())
+    world.fill("a", 10.0, 100.0)
+    world.gateway.options["AAPL"] = 5.0
+    assert [(one.symbol, one.qty) for one in broker.list_positions()] == [("AAPL", 10.0)]
