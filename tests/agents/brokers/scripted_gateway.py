@@ -75,6 +75,8 @@ class Gateway:
     """Contracts held, by symbol of what they are on."""
     deaf: set[socket.socket] = field(default_factory=set)
     """Connections that get no answer any more, and are not closed."""
+    noise: bytes = b""
+    """Sent instead of the next answer, and never again."""
     prices: ScriptedPrices = field(default_factory=ScriptedPrices)
     connections: dict[socket.socket, int] = field(default_factory=dict)
     """The client id of each."""
@@ -213,6 +215,10 @@ class Gateway:
     def answer(self, fields: list[str], connection: socket.socket) -> None:
         kind, to = int(fields[0]), [connection]
         if kind in self.silent or connection in self.deaf:
+            return
+        if self.noise and kind != START:
+            connection.sendall(self.noise)
+            self.noise = b""
             return
         if kind == START:
             client_id = int(fields[2])
