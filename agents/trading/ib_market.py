@@ -142,7 +142,7 @@ class IBMarket:
 
         Notes
         -----
-        Without a subscription it is delayed by 15 to 20 minutes, and dated so. Where IB does not say when a price was made, or
+        Without a subscription it is delayed by 10 to 20 minutes, and dated so. Where IB does not say when a price was made, or
         that was after the time asked for, it is the close of the last minute before, dated with the end of that minute.
 
         Raises
