@@ -295,6 +295,17 @@ class IBBroker:
         for trade in trades:
             if not trade.isDone():
                 self._ib.cancelOrder(trade.order)
+        await self._until(lambda: all(trade.isDone() for trade in trades))
+        bought, *sold = (trade.orderStatus.filled for trade in trades)
+        over = all(trade.isDone() for trade in trades)
+        if over and bought and order.is_bracket and not any(sold):
+            # The entry was quicker than the refusal of its exits.
+            target, stop = (trade.order for trade in trades[1:])
+            await self._place_exits(order.client_order_id, order.symbol, bought, target, stop)
+        if bought or not over:
+            raise BrokerOutcomeUnknownError(
+                f"TWS refused a part of {order.client_order_id} and may have filled another; ask for it by this identity."
+            )
         return BrokerOrder(
             client_order_id=order.client_order_id,
             order_id=str(trades[0].order.permId or f"refused-{order.client_order_id}"),
@@ -324,6 +335,12 @@ class IBBroker:
             await asyncio.sleep(_PAUSE)
         return trades
 
+    async def _until(self, is_over: Callable[[], bool]) -> None:
+        """Wait for what was cancelled, as long as is waited for that."""
+        deadline = time.monotonic() + self._config.cancel_seconds
+        while not is_over() and time.monotonic() < deadline and self._ib.isConnected():
+            await asyncio.sleep(_PAUSE)
+
     async def _cancel(self, client_order_id: str) -> BrokerOrder:
         state = await self._read()
         found = state.describe(client_order_id)
@@ -335,14 +352,14 @@ class IBBroker:
         for name in names & state.working.keys():
             self._ib.cancelOrder(state.working[name].order)
         watched = {name: state.working[name] for name in family if name in state.working}
-        deadline = time.monotonic() + self._config.cancel_seconds
+
+        def is_over() -> bool:
+            # Exits that are about to end with their entry must not be taken for living ones.
+            filled = entry in watched and watched[entry].orderStatus.status == "Filled"
+            return all(trade.isDone() for name, trade in watched.items() if name in names or not filled)
+
         try:
-            while time.monotonic() < deadline and self._ib.isConnected():
-                # Exits that are about to end with their entry must not be taken for living ones.
-                filled = entry in watched and watched[entry].orderStatus.status == "Filled"
-                if all(trade.isDone() for name, trade in watched.items() if name in names or not filled):
-                    break
-                await asyncio.sleep(_PAUSE)
+            await self._until(is_over)
             state = await self._read()
             if names != family:
                 await self._protect(state, entry)
@@ -361,19 +378,22 @@ class IBBroker:
             return
         if not is_uncovered(described, await self._positions(), state.list_open()):
             return
-        bought = described.filled_qty
+        target, stop = (state.done[names[leg]].order for leg in (Leg.TAKE_PROFIT, Leg.STOP_LOSS))
+        await self._place_exits(client_order_id, described.symbol, described.filled_qty, target, stop)
+
+    async def _place_exits(self, client_order_id: str, symbol: str, bought: float, target: Any, stop: Any) -> None:
+        """Place exits anew under their identities, at the prices they had."""
         from ib_async import LimitOrder, StopOrder
 
-        target, stop = state.done[names[Leg.TAKE_PROFIT]].order, state.done[names[Leg.STOP_LOSS]].order
-        action = target.action
+        names = exit_ids(client_order_id)
         more = {"tif": "GTC", "account": self._account, "ocaGroup": f"{client_order_id}-exits", "ocaType": 1}
         orders = [
-            LimitOrder(action, bought, target.lmtPrice, orderRef=names[Leg.TAKE_PROFIT], **more),
-            StopOrder(action, bought, stop.auxPrice, orderRef=names[Leg.STOP_LOSS], **more),
+            LimitOrder(target.action, bought, target.lmtPrice, orderRef=names[Leg.TAKE_PROFIT], **more),
+            StopOrder(stop.action, bought, stop.auxPrice, orderRef=names[Leg.STOP_LOSS], **more),
         ]
-        trades = await self._send(described.symbol, orders, names[Leg.TAKE_PROFIT])
+        trades = await self._send(symbol, orders, names[Leg.TAKE_PROFIT])
         if any(trade.isDone() for trade in trades):
             raise BrokerError(
-                f"{bought:g} shares of {described.symbol} from {client_order_id!r} have no exits: TWS refused "
+                f"{bought:g} shares of {symbol} from {client_order_id!r} have no exits: TWS refused "
                 f"{last_word(trades[0]) or last_word(trades[1])}."
             )

@@ -64,6 +64,10 @@ class Gateway:
     perm_ids: int = 1_000
     fault: str | None = None
     """What happens to the next order: cut_before or cut_after."""
+    refuse: list[str] = field(default_factory=list)
+    """References of the next orders to refuse, each once, when what they belong to works already."""
+    eager: float = 0.0
+    """What of an entry is filled at once."""
     repeat: bool = False
     silent: tuple[int, ...] = ()
     """Requests that get no answer."""
@@ -312,11 +316,19 @@ class Gateway:
                 self.tickets.remove(ticket)
                 self.send(4, 2, ticket.order_id, 201, "Order rejected - reason:not enough money", "", to=to)
             return
-        for ticket in group:
+        refused = [ticket for ticket in group if ticket.ref in self.refuse]
+        for ticket in refused:
+            self.refuse.remove(ticket.ref)
+            self.tickets.remove(ticket)
+        for ticket in [one for one in group if one not in refused]:
             ticket.status = "PreSubmitted" if ticket.parent_id else "Submitted"
             ticket.oca = ticket.oca or (f"bracket-{entry.perm_id}" if ticket.parent_id else "")
             self.tell_order(ticket, to)
             self.tell_status(ticket, to)
+        if self.eager and entry.action == "BUY":
+            self.fill(entry.ref, self.eager, float(entry.limit))
+        for ticket in refused:
+            self.send(4, 2, ticket.order_id, 201, "Order rejected - reason:the price is too far away", "", to=to)
 
 
 def is_closed(connection: socket.socket) -> bool:

@@ -277,7 +277,7 @@ def test_after_a_violation_of_the_pace_history_rests_and_prices_go_on(market: IB
 
 
 def test_a_gateway_that_keeps_silent_is_left_and_reached_anew(build: Open, world: IBWorld) -> None:
-    market = build(timeout_seconds=0.3)
+    market = build(timeout_seconds=0.6)
     world.gateway.silent = (MARKET_DATA, HISTORY)
     with pytest.raises(MissingDataError, match="no price of AAPL within"):
         market.get_quote("AAPL", NOW)
@@ -316,24 +316,23 @@ def test_a_gateway_that_is_not_there_is_an_error_of_our_own(build: Open, market:
             market.get_quote("AAPL", NOW + timedelta(minutes=1))
 
 
-@pytest.mark.parametrize("kind", [CONTRACTS, MARKET_DATA, HISTORY])
 @pytest.mark.parametrize(
-    "frame",
+    ("kind", "frame"),
     [
-        ("nonsense",),
-        (17, "NUMBER", "", "", 2, "20240304", "dear"),
-        (17, "NUMBER", "", "", 1, "3 March", 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1),
-        (10, "NUMBER", "AAPL"),
-        (46, 6, "NUMBER", 45, "noon"),
-        (1, 6, "NUMBER", 4, "dear", 1, 0),
-        (999_999, "NUMBER"),
+        (CONTRACTS, ("nonsense",)),
+        (CONTRACTS, (10, "NUMBER", "AAPL")),
+        (MARKET_DATA, (999_999, "NUMBER")),
+        (MARKET_DATA, (1, 6, "NUMBER", 4, "dear", 1, 0)),
+        (MARKET_DATA, (46, 6, "NUMBER", 45, "noon")),
+        (HISTORY, (17, "NUMBER", "", "", 2, "20240304", "dear")),
+        (HISTORY, (17, "NUMBER", "", "", 1, "3 March", 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1)),
     ],
 )
 def test_frames_that_cannot_be_read_are_no_prices(
     build: Open, world: IBWorld, kind: int, frame: tuple[Any, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
-    market = build(timeout_seconds=0.3)
+    market = build(timeout_seconds=0.6)
     prices = world.gateway.prices
     prices.garbage[kind], prices.only_garbage = frame, True
     with pytest.raises(DataError):
@@ -345,7 +344,7 @@ def test_frames_that_cannot_be_read_are_no_prices(
 
 @pytest.mark.parametrize("noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 64, b"\x00\x00\x00\x01"])
 def test_a_stream_that_is_out_of_step_is_left(build: Open, world: IBWorld, noise: bytes) -> None:
-    market = build(timeout_seconds=0.3)
+    market = build(timeout_seconds=0.6)
     assert price(market.get_quote("AAPL", NOW)) == (101.5, MADE)
     world.gateway.noise = noise
     with pytest.raises(MissingDataError, match="no price of AAPL within"):
