@@ -342,7 +342,9 @@ def test_frames_that_cannot_be_read_are_no_prices(
     assert len(market.list_bars("AAPL", NOW + timedelta(seconds=1), 2)) == 2
 
 
-@pytest.mark.parametrize("noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 64, b"\x00\x00\x00\x01"])
+@pytest.mark.parametrize(
+    "noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 64, b"\x00\x00\x00\x01"], ids=["web page", "no length", "cut"]
+)
 def test_a_stream_that_is_out_of_step_is_left(build: Open, world: IBWorld, noise: bytes) -> None:
     market = build(timeout_seconds=0.6)
     assert price(market.get_quote("AAPL", NOW)) == (101.5, MADE)
