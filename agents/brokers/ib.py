@@ -14,17 +14,25 @@ nothing is sent to a port or an account of real money unless its maker was told 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from agents.brokers import ib_loop
 from agents.brokers.broker import Account, BrokerOrder, BrokerPosition, Execution, Leg, Order, exit_ids
 from agents.brokers.cover import is_uncovered
-from agents.brokers.ib_words import DONE, GatewayState, build_orders, last_word, read_execution, split_exec_id
+from agents.brokers.ib_connection import IBConnection
+from agents.brokers.ib_words import (
+    DONE,
+    GatewayState,
+    build_orders,
+    build_stock,
+    last_word,
+    read_execution,
+    read_symbol,
+    split_exec_id,
+)
 from agents.brokers.ticks import on_grid
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError, ConfigurationError, DataError
 from core.types import PipelineStatus
@@ -34,6 +42,7 @@ _T = TypeVar("_T")
 LIVE_PORTS = (4001, 7496)
 _PAPER_PREFIX = "DU"
 _PAUSE = 0.01
+_STOCK = "STK"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +107,16 @@ class IBBroker:
             raise ConfigurationError(
                 f"`port` must not be one of real money, {LIVE_PORTS}, unless it is armed, was {config.port}."
             )
-        try:
-            import ib_async  # noqa: F401
-        except ImportError as error:
-            raise ConfigurationError(
-                "Interactive Brokers needs ib_async: pip install 'agentic-quantitative-framework[ib]'."
-            ) from error
         self._config = config
         self._armed = real_money_armed
-        self._ib: Any = None
         self._account = config.account
-        self._lock = threading.Lock()
+        self._line = IBConnection(
+            host=config.host,
+            port=config.port,
+            client_id=config.client_id,
+            timeout_seconds=config.timeout_seconds,
+            prepare=self._greet,
+        )
 
     @property
     def name(self) -> str:
@@ -136,14 +144,7 @@ class IBBroker:
 
     def close(self) -> None:
         """Let go of the gateway; orders stay with it."""
-
-        async def leave() -> None:
-            if self._ib is not None:
-                self._ib.disconnect()
-                self._ib = None
-
-        with self._lock:
-            ib_loop.run(leave())
+        self._line.close()
 
     def place_order(self, order: Order) -> BrokerOrder:
         """Place an order, or return the one that has its identity; a refusal is an order with the status rejected."""
@@ -174,7 +175,7 @@ class IBBroker:
         return self._ask(read)
 
     def list_executions(self, since: datetime | None = None) -> list[Execution]:
-        """Return today's fills at or after a time, oldest first, each with its commission.
+        """Return today's fills of stocks at or after a time, oldest first, each with its commission.
 
         Raises
         ------
@@ -195,7 +196,7 @@ class IBBroker:
         return [one for one in executions if since is None or one.filled_at >= since]
 
     def list_positions(self) -> list[BrokerPosition]:
-        """Return what is held, by symbol; costs as TWS counts them, with commission."""
+        """Return the stocks that are held, by symbol; costs as TWS counts them, with commission."""
 
         return self._ask(self._positions)
 
@@ -207,7 +208,7 @@ class IBBroker:
             client, request = self._ib.client, self._ib.client.getReqId()
             answer = self._ib.wrapper.startReq(request)
             client.reqAccountSummary(request, "All", "TotalCashValue")
-            await self._wait(answer)
+            await self._line.wait(answer)
             client.cancelAccountSummary(request)
             values = self._ib.wrapper.acctSummary.values()
             cash = [one for one in values if (one.account, one.tag) == (self._account, "TotalCashValue")]
@@ -217,47 +218,24 @@ class IBBroker:
 
         return self._ask(read)
 
+    def _ask(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        from ib_async.wrapper import RequestError
+
+        try:
+            return self._line.ask(work)
+        except RequestError as error:
+            raise BrokerError(f"TWS refused to answer: {error.code} {error.message}") from error
+        except (DataError, ValueError, TypeError, AttributeError) as error:
+            raise BrokerError(f"TWS answered what cannot be used: {error}") from error
+
     # In the loop
 
-    def _ask(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        async def connected() -> _T:
-            if self._ib is None or not self._ib.isConnected():
-                await self._open()
-            try:
-                return await work()
-            except (ConnectionError, TimeoutError) as error:
-                raise BrokerUnavailableError(f"TWS did not answer: {error or type(error).__name__}") from error
-            except (DataError, ValueError, TypeError, AttributeError) as error:
-                raise BrokerError(f"TWS answered what cannot be used: {error}") from error
+    @property
+    def _ib(self) -> Any:
+        return self._line.ib
 
-        with self._lock:
-            return ib_loop.run(connected())
-
-    async def _wait(self, answer: Awaitable[_T]) -> _T:
-        return await asyncio.wait_for(answer, self._config.timeout_seconds)
-
-    async def _open(self) -> None:
-        from ib_async import IB
-        from ib_async.ib import StartupFetchNONE
-
-        config = self._config
-        ib = IB()
-        try:
-            await ib.connectAsync(
-                config.host,
-                config.port,
-                clientId=config.client_id,
-                timeout=config.timeout_seconds,
-                fetchFields=StartupFetchNONE,
-            )
-        except (OSError, TimeoutError) as error:
-            raise BrokerUnavailableError(f"TWS at {config.host}:{config.port} cannot be reached: {error!r}") from error
-        try:
-            self._account = self._choose_account(ib.client.getAccounts())
-        except ConfigurationError:
-            ib.disconnect()
-            raise
-        self._ib = ib
+    def _greet(self, ib: Any) -> None:
+        self._account = self._choose_account(ib.client.getAccounts())
 
     def _choose_account(self, accounts: list[str]) -> str:
         wanted = self._config.account
@@ -273,20 +251,20 @@ class IBBroker:
     async def _read(self) -> GatewayState:
         ib = self._ib
         state = GatewayState()
-        for trade in await self._wait(ib.reqAllOpenOrdersAsync()):
+        for trade in await self._line.wait(ib.reqAllOpenOrdersAsync()):
             if trade.order.orderRef and trade.order.account in ("", self._account):
                 table = state.done if trade.orderStatus.status in DONE else state.working
                 table[trade.order.orderRef] = trade
-        for trade in await self._wait(ib.reqCompletedOrdersAsync(False)):
+        for trade in await self._line.wait(ib.reqCompletedOrdersAsync(False)):
             if trade.order.orderRef and trade.order.account in ("", self._account):
                 before = state.done.get(trade.order.orderRef)
                 if before is None or before.order.permId < trade.order.permId:
                     state.done[trade.order.orderRef] = trade
-        await self._wait(ib.reqExecutionsAsync())
+        await self._line.wait(ib.reqExecutionsAsync())
         newest: dict[str, Any] = {}
         for fill in ib.fills():
             name, revision = split_exec_id(fill.execution.execId)
-            if fill.execution.acctNumber == self._account and (
+            if (fill.execution.acctNumber, fill.contract.secType) == (self._account, _STOCK) and (
                 name not in newest or revision >= split_exec_id(newest[name].execution.execId)[1]
             ):
                 newest[name] = fill
@@ -298,9 +276,9 @@ class IBBroker:
 
     async def _positions(self) -> list[BrokerPosition]:
         found = [
-            BrokerPosition(symbol=one.contract.symbol, qty=one.position, avg_cost=one.avgCost)
-            for one in await self._wait(self._ib.reqPositionsAsync())
-            if one.account == self._account and one.position
+            BrokerPosition(symbol=read_symbol(one.contract), qty=one.position, avg_cost=one.avgCost)
+            for one in await self._line.wait(self._ib.reqPositionsAsync())
+            if one.account == self._account and one.position and one.contract.secType == _STOCK
         ]
         return sorted(found, key=lambda position: position.symbol)
 
@@ -317,6 +295,17 @@ class IBBroker:
         for trade in trades:
             if not trade.isDone():
                 self._ib.cancelOrder(trade.order)
+        await self._until(lambda: all(trade.isDone() for trade in trades))
+        bought, *sold = (trade.orderStatus.filled for trade in trades)
+        over = all(trade.isDone() for trade in trades)
+        if over and bought and order.is_bracket and not any(sold):
+            # The entry was quicker than the refusal of its exits.
+            target, stop = (trade.order for trade in trades[1:])
+            await self._place_exits(order.client_order_id, order.symbol, bought, target, stop)
+        if bought or not over:
+            raise BrokerOutcomeUnknownError(
+                f"TWS refused a part of {order.client_order_id} and may have filled another; ask for it by this identity."
+            )
         return BrokerOrder(
             client_order_id=order.client_order_id,
             order_id=str(trades[0].order.permId or f"refused-{order.client_order_id}"),
@@ -329,8 +318,6 @@ class IBBroker:
 
     async def _send(self, symbol: str, orders: list[Any], subject: str) -> list[Any]:
         """Send orders that belong together, and wait until TWS has said yes or no to each."""
-        from ib_async import Stock
-
         ib = self._ib
         ids = [ib.client.getReqId() for _ in orders]
         trades = []
@@ -338,7 +325,7 @@ class IBBroker:
             order.orderId = number
             if order.parentId:
                 order.parentId = ids[0]
-            trades.append(ib.placeOrder(Stock(symbol, "SMART", self._config.currency), order))
+            trades.append(ib.placeOrder(build_stock(symbol, self._config.currency), order))
         deadline = time.monotonic() + self._config.timeout_seconds
         while not all(trade.order.permId or trade.isDone() for trade in trades):
             if not ib.isConnected():
@@ -347,6 +334,12 @@ class IBBroker:
                 raise BrokerOutcomeUnknownError(f"TWS did not answer to {subject}; ask for it by this identity.")
             await asyncio.sleep(_PAUSE)
         return trades
+
+    async def _until(self, is_over: Callable[[], bool]) -> None:
+        """Wait for what was cancelled, as long as is waited for that."""
+        deadline = time.monotonic() + self._config.cancel_seconds
+        while not is_over() and time.monotonic() < deadline and self._ib.isConnected():
+            await asyncio.sleep(_PAUSE)
 
     async def _cancel(self, client_order_id: str) -> BrokerOrder:
         state = await self._read()
@@ -359,14 +352,14 @@ class IBBroker:
         for name in names & state.working.keys():
             self._ib.cancelOrder(state.working[name].order)
         watched = {name: state.working[name] for name in family if name in state.working}
-        deadline = time.monotonic() + self._config.cancel_seconds
+
+        def is_over() -> bool:
+            # Exits that are about to end with their entry must not be taken for living ones.
+            filled = entry in watched and watched[entry].orderStatus.status == "Filled"
+            return all(trade.isDone() for name, trade in watched.items() if name in names or not filled)
+
         try:
-            while time.monotonic() < deadline and self._ib.isConnected():
-                # Exits that are about to end with their entry must not be taken for living ones.
-                filled = entry in watched and watched[entry].orderStatus.status == "Filled"
-                if all(trade.isDone() for name, trade in watched.items() if name in names or not filled):
-                    break
-                await asyncio.sleep(_PAUSE)
+            await self._until(is_over)
             state = await self._read()
             if names != family:
                 await self._protect(state, entry)
@@ -385,19 +378,22 @@ class IBBroker:
             return
         if not is_uncovered(described, await self._positions(), state.list_open()):
             return
-        bought = described.filled_qty
+        target, stop = (state.done[names[leg]].order for leg in (Leg.TAKE_PROFIT, Leg.STOP_LOSS))
+        await self._place_exits(client_order_id, described.symbol, described.filled_qty, target, stop)
+
+    async def _place_exits(self, client_order_id: str, symbol: str, bought: float, target: Any, stop: Any) -> None:
+        """Place exits anew under their identities, at the prices they had."""
         from ib_async import LimitOrder, StopOrder
 
-        target, stop = state.done[names[Leg.TAKE_PROFIT]].order, state.done[names[Leg.STOP_LOSS]].order
-        action = target.action
+        names = exit_ids(client_order_id)
         more = {"tif": "GTC", "account": self._account, "ocaGroup": f"{client_order_id}-exits", "ocaType": 1}
         orders = [
-            LimitOrder(action, bought, target.lmtPrice, orderRef=names[Leg.TAKE_PROFIT], **more),
-            StopOrder(action, bought, stop.auxPrice, orderRef=names[Leg.STOP_LOSS], **more),
+            LimitOrder(target.action, bought, target.lmtPrice, orderRef=names[Leg.TAKE_PROFIT], **more),
+            StopOrder(stop.action, bought, stop.auxPrice, orderRef=names[Leg.STOP_LOSS], **more),
         ]
-        trades = await self._send(entry.contract.symbol, orders, names[Leg.TAKE_PROFIT])
+        trades = await self._send(symbol, orders, names[Leg.TAKE_PROFIT])
         if any(trade.isDone() for trade in trades):
             raise BrokerError(
-                f"{bought:g} shares of {entry.contract.symbol} from {client_order_id!r} have no exits: TWS refused "
+                f"{bought:g} shares of {symbol} from {client_order_id!r} have no exits: TWS refused "
                 f"{last_word(trades[0]) or last_word(trades[1])}."
             )

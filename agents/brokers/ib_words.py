@@ -1,4 +1,4 @@
-"""TWS's words and ours: what the gateway knows, orders as it takes them, executions as it tells them.
+"""TWS's words and ours: symbols, what the gateway knows, orders as it takes them, executions as it tells them.
 
 Hides the statuses and identities of `ib_async` from `agents.brokers.ib`.
 """
@@ -45,7 +45,7 @@ class GatewayState:
             return BrokerOrder(
                 client_order_id=client_order_id,
                 order_id=str(fill.execution.permId),
-                symbol=fill.contract.symbol,
+                symbol=read_symbol(fill.contract),
                 side=Side.BUY if fill.execution.side == "BOT" else Side.SELL,
                 qty=executed,
                 filled_qty=executed,
@@ -66,7 +66,7 @@ class GatewayState:
         return BrokerOrder(
             client_order_id=client_order_id,
             order_id=str(trade.order.permId),
-            symbol=trade.contract.symbol,
+            symbol=read_symbol(trade.contract),
             side=Side.BUY if trade.order.action == "BUY" else Side.SELL,
             qty=max(trade.order.totalQuantity, filled),
             filled_qty=filled,
@@ -93,6 +93,18 @@ class GatewayState:
         entry = self.entry_of(client_order_id)
         waits = entry != client_order_id and entry in self.working
         return waits and not (self.executed.get(entry) or self.working[entry].orderStatus.filled)
+
+
+def build_stock(symbol: str, currency: str) -> Any:
+    """Return a stock as TWS looks for it, wherever it is traded; it writes BRK B for BRK.B."""
+    from ib_async import Stock
+
+    return Stock(symbol.replace(".", " "), "SMART", currency)
+
+
+def read_symbol(contract: Any) -> str:
+    """Return the symbol of a contract in our words."""
+    return str(contract.symbol).replace(" ", ".")
 
 
 def build_orders(order: Order, account: str) -> list[Any]:
@@ -134,7 +146,7 @@ def read_execution(fill: Any) -> Execution:
         exec_id=split_exec_id(made.execId)[0],
         client_order_id=made.orderRef or f"permId-{made.permId}",
         leg=leg,
-        symbol=fill.contract.symbol,
+        symbol=read_symbol(fill.contract),
         side=Side.BUY if made.side == "BOT" else Side.SELL,
         qty=made.shares,
         price=made.price,

@@ -107,7 +107,7 @@ def test_a_part_of_a_bracket_that_arrived_alone_never_works(world: IBWorld) -> N
     fields[16:20] = ["BUY", "10", "LMT", "100"]
     fields[26:29] = ["x", "0", "0"]
     with world.gateway.lock:
-        world.gateway.place(fields, 17)
+        world.gateway.place(fields, 17, [])
     assert status(broker, "x") == "none"
     assert open_orders(broker) == {}
     broker.close()
@@ -225,3 +225,75 @@ def test_an_answer_that_cannot_be_used_is_an_error(broker: IBBroker, world: IBWo
     broker.close()
     with pytest.raises(BrokerError, match="cannot be used"):
         broker.list_executions()
+
+
+def test_a_line_that_fell_silent_is_replaced(world: IBWorld) -> None:
+    broker = world.connect(timeout_seconds=0.3)
+    broker.place_order(bracket())
+    world.gateway.deaf.update(world.gateway.connections)
+    with pytest.raises(BrokerUnavailableError, match="did not answer"):
+        broker.find_order("a")
+    assert status(broker, "a") == "submitted"
+    broker.close()
+
+
+def test_executions_that_are_refused_are_not_taken_for_none(broker: IBBroker, world: IBWorld) -> None:
+    broker.place_order(bracket())
+    world.fill("a", 4.0, 100.0)
+    world.gateway.refuse_executions = "the server is busy"
+    with pytest.raises(BrokerError, match="refused to answer: 162 the server is busy"):
+        broker.list_executions()
+    world.gateway.refuse_executions = ""
+    assert fills(broker) == [("a", "buy", 4.0, 100.0)]
+
+
+def test_a_class_of_shares_is_written_with_a_space_there_and_a_point_here(broker: IBBroker, world: IBWorld) -> None:
+    order = bracket(symbol="BRK.B")
+    assert broker.place_order(order).symbol == "BRK.B"
+    assert {one.symbol for one in world.gateway.tickets} == {"BRK B"}
+    world.fill("a", 10.0, 100.0)
+    assert [one.symbol for one in (*broker.list_positions(), *broker.list_executions())] == ["BRK.B", "BRK.B"]
+    assert broker.place_order(order).symbol == "BRK.B"
+
+
+def test_an_option_on_a_share_is_no_share(broker: IBBroker, world: IBWorld) -> None:
+    broker.place_order(bracket())
+    world.fill("a", 10.0, 100.0)
+    world.gateway.options["AAPL"] = 5.0
+    assert [(one.symbol, one.qty) for one in broker.list_positions()] == [("AAPL", 10.0)]
+
+
+def test_a_bracket_whose_exit_is_refused_is_refused_when_nothing_of_it_works_any_more(broker: IBBroker, world: IBWorld) -> None:
+    world.gateway.refuse = ["a-sl"]
+    refused = broker.place_order(bracket())
+    assert (refused.status, refused.filled_qty) == (PipelineStatus.REJECTED, 0.0)
+    assert "too far away" in refused.reason
+    assert {one.status for one in world.gateway.tickets} == {"Cancelled"}
+    assert open_orders(broker) == {}
+
+
+def test_what_an_entry_bought_before_its_exit_was_refused_gets_exits(broker: IBBroker, world: IBWorld) -> None:
+    world.gateway.eager, world.gateway.refuse = 4.0, ["a-sl"]
+    with pytest.raises(BrokerOutcomeUnknownError, match="ask for it by this identity"):
+        broker.place_order(bracket())
+    found = broker.find_order("a")
+    assert found is not None
+    assert (found.status, found.filled_qty) == (PipelineStatus.CANCELLED, 4.0)
+    assert open_orders(broker) == {"a-tp": 4.0, "a-sl": 4.0}
+    assert [(one.limit or one.aux, one.action) for one in world.gateway.tickets[-2:]] == [("106.0", "SELL"), ("97.0", "SELL")]
+
+
+def test_exits_that_are_refused_for_good_are_an_error(broker: IBBroker, world: IBWorld) -> None:
+    world.gateway.eager, world.gateway.refuse = 10.0, ["a-sl", "a-sl"]
+    with pytest.raises(BrokerError, match=r"10 shares of AAPL from 'a' have no exits: TWS refused .*too far away"):
+        broker.place_order(bracket())
+    assert status(broker, "a") == "filled"
+
+
+def test_a_refused_bracket_of_which_a_part_may_work_is_left_unknown(world: IBWorld) -> None:
+    broker = world.connect(cancel_seconds=0.2)
+    world.gateway.eager, world.gateway.refuse, world.gateway.silent = 4.0, ["a-sl"], (scripted_gateway.CANCEL,)
+    with pytest.raises(BrokerOutcomeUnknownError, match="ask for it by this identity"):
+        broker.place_order(bracket())
+    assert open_orders(broker) == {"a": 6.0, "a-tp": 10.0}
+    broker.close()
