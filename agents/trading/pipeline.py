@@ -116,7 +116,6 @@ class Pipeline:
                 Experience(store, config.experience),
                 context.store.knowledge,
                 context.store.service,
-                context.expectation,
             ),
             argus=self.argus,
             trade_log=self.trade_log,
