@@ -39,19 +39,24 @@ class UseCaseFeedConfig:
         Bars that ended longer ago are passed over: Icarus refuses signals of that age.
     patience : timedelta, default=2 hours
         How long after its end a bar waits for symbols that had the bar before and have not got this one.
+    min_trades : int, default=30
+        Trades before the first start below which nothing is expected: what is kept once is kept for ever.
 
     Raises
     ------
     ConfigurationError
-        If a time is not allowed.
+        If a value is not allowed.
     """
 
     max_age: timedelta = IcarusConfig().max_age
     patience: timedelta = timedelta(hours=2)
+    min_trades: int = 30
 
     def __post_init__(self) -> None:
         if self.max_age <= timedelta(0) or not timedelta(0) <= self.patience < self.max_age:
             raise ConfigurationError("`max_age` must be positive, and `patience` not negative and below it.")
+        if self.min_trades < 1:
+            raise ConfigurationError(f"`min_trades` must be 1 or more, was {self.min_trades}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,10 +178,14 @@ class UseCaseFeed:
         n_before = RECORD_BARS + self._lookback
         panel = load_live_panel(self._data, self._symbols, now, until=begun_at, n_before=n_before)
         found = compute_expectation(self._case, panel, begun_at)
-        if found is not None:
+        if found is not None and found.n_trades >= self._config.min_trades:
             keep_expectation(research, self.source, found)
         else:
-            _log.warning("%s told nothing in the bars before %s: nothing is expected of it", self._case.name, begun_at)
+            n_trades = 0 if found is None else found.n_trades
+            _log.warning(
+                "nothing is expected of %s: its rule made %d trades in the bars that there are before %s, %d are needed",
+                self._case.name, n_trades, begun_at, self._config.min_trades,
+            )  # fmt: skip
         self._expects = True
 
     def _find_place(self, now: datetime) -> _Place:
