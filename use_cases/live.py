@@ -37,8 +37,9 @@ class UseCaseFeedConfig:
     ----------
     max_age : timedelta, default=168 hours
         Bars that ended longer ago are passed over: Icarus refuses signals of that age.
-    patience : timedelta, default=2 hours
-        How long after its end a bar waits for symbols that had the bar before and have not got this one.
+    patience : float, default=0.5
+        How long after its end a bar waits for symbols that had the bar before and have not got this one, as a fraction of the
+        median distance of bars: twelve hours with daily ones.
     min_trades : int, default=30
         Trades before the first start below which nothing is expected: what is kept once is kept for ever.
 
@@ -49,12 +50,14 @@ class UseCaseFeedConfig:
     """
 
     max_age: timedelta = IcarusConfig().max_age
-    patience: timedelta = timedelta(hours=2)
+    patience: float = 0.5
     min_trades: int = 30
 
     def __post_init__(self) -> None:
-        if self.max_age <= timedelta(0) or not timedelta(0) <= self.patience < self.max_age:
-            raise ConfigurationError("`max_age` must be positive, and `patience` not negative and below it.")
+        if self.max_age <= timedelta(0) or not 0.0 <= self.patience <= 1.0:
+            raise ConfigurationError(
+                f"`max_age` must be positive and `patience` a fraction, were {self.max_age}, {self.patience}."
+            )
         if self.min_trades < 1:
             raise ConfigurationError(f"`min_trades` must be 1 or more, was {self.min_trades}.")
 
@@ -165,9 +168,10 @@ class UseCaseFeed:
 
     def _waits(self, panel: Panel, bar: int, now: datetime) -> bool:
         """Return whether a bar is so new that it may still come of symbols that had the one before."""
-        if bar == 0 or now - panel.index[bar].to_pydatetime() >= self._config.patience:
+        if bar == 0 or not (np.isfinite(panel.close[bar - 1]) & np.isnan(panel.close[bar])).any():
             return False
-        return bool((np.isfinite(panel.close[bar - 1]) & np.isnan(panel.close[bar])).any())
+        distance = np.median(np.diff(panel.index.to_numpy()))
+        return bool(panel.index[bar] + self._config.patience * distance > now)
 
     def _expect(self, begun_at: datetime, now: datetime) -> None:
         """Write down what to expect, from bars before the first that was ever asked about, unless it is there."""
