@@ -31,6 +31,9 @@ from core.types import PipelineStatus
 ARXIV_SITE = "https://export.arxiv.org"
 ARXIV_PATH = "/api/query"
 ARXIV_URL = f"{ARXIV_SITE}{ARXIV_PATH}"
+ARXIV_PAUSE_SECONDS = 3.0
+"""Least between two requests, as arXiv asks."""
+
 _ARXIV_ID = re.compile(r"/abs/(?P<paper>[^\s?#]+?)(?:v\d+)?$")
 _ARXIV_ERROR = "/api/errors"
 _MOST_TITLE, _MOST_ABSTRACT = 2_000, 20_000
@@ -129,7 +132,7 @@ class Apollo:
         Parameters
         ----------
         web : Web
-            Set `seconds_between` to 3, as arXiv asks.
+            With `ARXIV_PAUSE_SECONDS` between requests.
         on_progress : callable, optional
             Told how many topics are done, of how many.
 

@@ -130,6 +130,7 @@ def open_desk(
     """
     with ExitStack() as stack:
         web = stack.enter_context(Web(WebConfig(user_agent=user_agent(settings))))
+        filers = _find_filers(settings, web) if options.edgar else None
         alerts = Alerts(configured_channels(settings, webhook_url=options.webhook_url), AlertsConfig(), clock)
         data = LayeredMarket([_open_market(stack, source, settings, clock, web) for source in options.data])
         published: ListSource = SanctionsFiles(find_lists(options.lists or settings.home / "sanctions"))
@@ -156,7 +157,6 @@ def open_desk(
                 "--fictitious-lists is for trying out, on paper: real money needs the published ones, --lists."
             )
         store = context.store.trading
-        filers = _find_filers(settings, web) if options.edgar else None
         sources: list[Source] = [NewsFile(path, clock) for path in options.news]
         sources += [NewsFeed(name, url, web) for name, url in options.feeds]
         sources += [] if filers is None else [filers.feed]

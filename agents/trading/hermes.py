@@ -96,7 +96,7 @@ def source_health(agent_name: str, failures: Iterable[SourceFailure], *, is_lost
     if not names:
         return HealthReport(agent_name=agent_name, status=AgentHealth.HEALTHY, checked_at=checked_at)
     status = AgentHealth.FAILED if is_lost else AgentHealth.DEGRADED
-    return HealthReport(agent_name=agent_name, status=status, message=f"cannot be read: {names}"[:2000], checked_at=checked_at)
+    return HealthReport(agent_name=agent_name, status=status, message=f"fails: {names}"[:2000], checked_at=checked_at)
 
 
 class Hermes:

@@ -38,7 +38,7 @@ def learn(papers: Path | None, arxiv: bool, ticker_map: Path | None, digest: boo
         raise click.UsageError("say what: --papers FOLDER, --arxiv, --ticker-map FILE or --digest.")
     from contextlib import ExitStack
 
-    from agents.trading.apollo import ARXIV_PATH, ARXIV_SITE, Apollo, ApolloConfig
+    from agents.trading.apollo import ARXIV_PATH, ARXIV_PAUSE_SECONDS, ARXIV_SITE, Apollo, ApolloConfig
     from agents.trading.desk_opening import user_agent
     from agents.trading.web import Web, WebConfig
     from core.clock import SystemClock
@@ -57,7 +57,7 @@ def learn(papers: Path | None, arxiv: bool, ticker_map: Path | None, digest: boo
             with screen.counting(f"reading {papers}", "papers", quiet=as_json) as on_progress:
                 found["papers"] = apollo.read_literature(papers, on_progress)
         if arxiv:
-            web = stack.enter_context(Web(WebConfig(user_agent=user_agent(settings), seconds_between=3.0)))
+            web = stack.enter_context(Web(WebConfig(user_agent=user_agent(settings), seconds_between=ARXIV_PAUSE_SECONDS)))
             with screen.counting("asking arXiv", "topics", quiet=as_json) as on_progress:
                 found["arxiv"] = apollo.fetch_literature(web, on_progress)
         if ticker_map is not None:
