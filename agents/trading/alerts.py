@@ -163,6 +163,8 @@ def _post(url: str, body: dict[str, Any], timeout: float) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise OSError(f"the address answered {error.code}") from None
+    except urllib.error.URLError as error:
+        raise OSError(f"the address cannot be reached: {error.reason}") from None
     except http.client.HTTPException as error:
         raise OSError(f"the address answered what is not HTTP: {type(error).__name__}") from None
 

@@ -41,7 +41,6 @@ from core.settings import Settings
 from core.store.decisions import ALL, DecisionLog
 from core.store.opening import Store
 from core.store.trading_lock import trading_alone
-from core.types import AgentHealth
 
 _LEAST_COLLECT_SECONDS = 60.0
 
@@ -161,7 +160,7 @@ def open_desk(
         sources += [NewsFeed(name, url, web) for name, url in options.feeds]
         sources += [] if filers is None else [filers.feed]
         check_lock = stack.enter_context(trading_alone(context.store))
-        _remember(alerts, context.store)
+        _remember_halts(alerts, context.store)
         apollo = Apollo(store, context.store.trade_log, context.store.knowledge, ApolloConfig(), clock)
         yield Desk(
             build_pipeline(context),
@@ -202,11 +201,8 @@ def _open_market(stack: ExitStack, source: str, settings: Settings, clock: Clock
     return DownloadedMarket(web, DownloadConfig(address=source), clock)
 
 
-def _remember(alerts: Alerts, store: Store) -> None:
-    """Take for told what the last process on this store knew, so that a start is no news."""
-    status = {report.agent_name: report.status for report in store.trading.latest_health()}
-    alerts.remember("broker", "unreachable" if status.get("ares") is AgentHealth.FAILED else "reachable")
-    alerts.remember("equity", "unknown" if status.get("argus") is AgentHealth.FAILED else "known")
+def _remember_halts(alerts: Alerts, store: Store) -> None:
+    """Take for told which halts there are, so that a start is no news."""
     alerts.remember(f"trading {ALL}", "open")
     for halt in DecisionLog(store.trading.gateway).list_halts():
         if halt.resumed_at is None:

@@ -185,8 +185,6 @@ class Housekeeping:
         for scope in sorted({ALL, *now_halted, *self._halted}):
             self._tell(f"trading {scope}", "halted" if scope in now_halted else "open", now_halted.get(scope, ""))
         self._halted = set(now_halted)
-        self._tell("broker", "reachable" if self.synced.reachable else "unreachable", self.synced.reason)
-        self._tell("equity", "unknown" if valuation.equity is None else "known", ", ".join(valuation.unpriced))
         return valuation
 
     def _open_account(self, now: datetime) -> None:
