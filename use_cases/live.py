@@ -145,7 +145,8 @@ class UseCaseFeed:
                 self._keep_place(_Place(begun_at=place.begun_at, told_until=panel.index[bar].to_pydatetime()))
         except DataError as error:
             failures.append(SourceFailure(source=self.source, reason=str(error)))
-        return Harvest(n_new=n_new, n_known=n_known, n_held=n_held, dropped=(), failures=tuple(failures))
+        n_read = 0 if failures else 1
+        return Harvest(n_new=n_new, n_known=n_known, n_held=n_held, dropped=(), failures=tuple(failures), n_read=n_read)
 
     def _tell(self, panel: Panel, bar: int) -> tuple[int, int]:
         """Store what the use case says of a bar, and return how many signals were new and how many were there."""

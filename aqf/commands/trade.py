@@ -56,6 +56,7 @@ Examples:
   aqf trade --once --data prices.csv --news news.csv      decide on what is new and what waits, once
   aqf trade --loop 900 --data prices.csv --edgar          every 15 minutes while the exchange is open
   aqf trade --loop 900 --data prices.csv --feed wire=https://example.org/rss
+  aqf trade --loop 900 --data prices.csv --use-case equity_momentum
   aqf trade --once --broker alpaca --data alpaca --data indices.csv
   aqf trade learn --papers papers/                        what the model reads before it judges
   aqf trade alerts --test                                 does an alert reach you?
@@ -100,6 +101,9 @@ Examples:
 @_news("--news", multiple=True, type=click.Path(path_type=Path), help="CSV or JSONL file of news; may be repeated.")
 @_news("--feed", "feeds", multiple=True, callback=_read_feeds, metavar="NAME=URL", help="RSS or Atom feed; may be repeated.")
 @_news("--edgar", is_flag=True, help="The newest 8-K filings at the SEC, which wants AQF_CONTACT to be set.")
+@_news(
+    "--use-case", "cases", multiple=True, metavar="NAME", help="A use case that tells of the prices of --data; may be repeated."
+)
 @_rules("--lists", type=click.Path(file_okay=False, path_type=Path), help="Sanctions lists.  [AQF_HOME/sanctions]")
 @_rules("--fictitious-lists", is_flag=True, help="Screen against made-up lists: for trying out, on paper.")
 @_rules("--sizing", default="ramp", show_default=True, type=click.Choice(["ramp", "kelly", "probation", "fixed"]))
@@ -120,6 +124,7 @@ def trade(
     news: tuple[Path, ...],
     feeds: tuple[tuple[str, str], ...],
     edgar: bool,
+    cases: tuple[str, ...],
     lists: Path | None,
     fictitious_lists: bool,
     sizing: str,
@@ -146,8 +151,13 @@ def trade(
             from agents.trading.sessions import ExchangeSessions
             from core.clock import SystemClock
             from core.settings import Settings
+            from use_cases.live import UseCaseFeed
+            from use_cases.registry import load_use_case
             from use_cases.sectors import SECTORS
 
+            chosen = [load_use_case(name) for name in dict.fromkeys(cases)]
+            for case in chosen:
+                case.check_live()  # told before anything is opened
             options = DeskOptions(
                 broker=BrokerKind(broker),
                 data=data,
@@ -171,6 +181,7 @@ def trade(
                 hours=hours,
                 sectors=SECTORS,
                 tell=lambda line: screen.say(f"  {line}"),
+                producers=lambda context: [UseCaseFeed(case, context.store, context.data, clock) for case in chosen],
             )
             desk = stack.enter_context(opened)
         if every is None:
