@@ -231,7 +231,7 @@ def test_a_bar_waits_for_a_symbol_that_is_late_but_not_for_ever(store: Store) ->
 
 
 def failure(harvest: Harvest) -> str:
-    assert (harvest.n_new, harvest.n_known, harvest.n_held) == (0, 0, 0)
+    assert (harvest.n_new, harvest.n_known, harvest.n_held, harvest.is_lost) == (0, 0, 0, True)
     (found,) = harvest.failures
     assert found.source == MOMENTUM
     return found.reason
