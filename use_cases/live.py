@@ -110,6 +110,7 @@ class UseCaseFeed:
         # A bar is told as what came after another: of every use case there is one before.
         self._symbols, self._lookback = case.symbols(store), max(1, case.lookback())
         self._expects = False
+        self._missing: list[str] = []
         if not self._symbols:
             raise ConfigurationError(f"{case.name} tells the traders of nobody: say of whom in `symbols`.")
 
@@ -157,8 +158,9 @@ class UseCaseFeed:
                 f"{at:%Y-%m-%d %H:%M} UTC: give --data that goes further back."
             )
         missing = [symbol for symbol, price in zip(panel.symbols, panel.close[bar], strict=True) if np.isnan(price)]
-        if missing:
-            _log.warning("%s is asked about %s without a bar of %s", self._case.name, at, ", ".join(missing))
+        if missing and missing != self._missing:
+            _log.warning("from %s on %s is asked without bars of %s", at, self._case.name, ", ".join(missing))
+        self._missing = missing
         known = panel.slice(0, bar + 1)
         signals = self._case.raw_signals(at, since=panel.index[bar - 1].to_pydatetime(), panel=known)
         inserted = [
