@@ -42,6 +42,7 @@ from core.store.opening import Store
 from core.store.trading_lock import trading_alone
 
 _LEAST_COLLECT_SECONDS = 60.0
+_A_DAY = 1440.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class DeskOptions:
     rule_mode : bool
         Ask no model, even where one is configured.
     expiry_minutes : float
-        How long an entry waits.
+        How long an entry waits; below a day it ends with the session.
     cash : float
         Of a new account on paper.
     webhook_url : str, optional
@@ -143,7 +144,8 @@ def open_desk(
                 rule_mode=options.rule_mode,
                 sizing=build_sizing(options.sizing),
                 sectors=sectors,
-                sessions=hours,
+                # The bar of a day ends after its session: an entry that is to meet it must outlive the session.
+                sessions=hours if options.expiry_minutes < _A_DAY else None,
                 alerts=alerts,
             )
         )

@@ -96,7 +96,7 @@ Examples:
     default=120,
     show_default=True,
     metavar="MINUTES",
-    help="How long an entry waits.",
+    help="How long an entry waits; below a day (1440) it ends with the session. Daily bars need 6000.",
 )
 @_news("--news", multiple=True, type=click.Path(path_type=Path), help="CSV or JSONL file of news; may be repeated.")
 @_news("--feed", "feeds", multiple=True, callback=_read_feeds, metavar="NAME=URL", help="RSS or Atom feed; may be repeated.")
