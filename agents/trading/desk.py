@@ -103,7 +103,6 @@ class Desk:
         StoreError, ConfigurationError
             As `round` and `Pipeline.recover`.
         """
-        self._check()
         self.pipeline.recover()
         self._tell_of_broker()
         return run_rounds(

@@ -1,5 +1,6 @@
 """The desk: who is asked when, what a look finds, and what is remembered over a restart."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from agents.trading.upkeep import Filers, Upkeep
 from agents.trading.watchdog import Watchdog, WatchdogConfig
 from agents.trading.web import Web
 from core.clock import FixedClock
-from core.errors import BrokerUnavailableError
+from core.errors import BrokerUnavailableError, StoreUnavailableError
 from core.store.opening import Store
 from core.store.trading_records import Exchange
 from core.types import AgentHealth
@@ -108,7 +109,9 @@ class World:
             self.desk.rest(collect_seconds=900.0)
 
 
-def open_world(store: Store, *, at: datetime = NOW, upkeep: Upkeep | None = None) -> World:
+def open_world(
+    store: Store, *, at: datetime = NOW, upkeep: Upkeep | None = None, check: Callable[[], None] = lambda: None
+) -> World:
     clock, said = FixedClock(at), list[str]()
     broker = Line(paper_broker(store, clock))
     built = build_desk(store, broker=broker, clock=clock)
@@ -116,7 +119,7 @@ def open_world(store: Store, *, at: datetime = NOW, upkeep: Upkeep | None = None
     ears, wire = Ears(), Wire(store)
     alerts = Alerts([ears], AlertsConfig(most=1000), clock)
     watchdog = Watchdog(store.trading, WatchdogConfig(), clock, alerts)
-    desk = Desk(built.pipeline, watchdog, worker="w", producers=[wire], upkeep=upkeep, tell=said.append)
+    desk = Desk(built.pipeline, watchdog, worker="w", producers=[wire], upkeep=upkeep, check=check, tell=said.append)
     return World(desk, clock, broker, wire, ears, said)
 
 
@@ -130,6 +133,16 @@ def test_a_round_decides_on_what_the_producers_just_brought(world: World) -> Non
     done = world.desk.round()
     assert [trace.symbol for trace in done.traces] == ["AAA", "BBB"]
     assert done.valuation.equity == CASH
+
+
+def test_a_desk_that_lost_its_store_to_another_does_not_even_read_the_news(store: Store) -> None:
+    def check() -> None:
+        raise StoreUnavailableError("the lock is lost")
+
+    world = open_world(store, check=check)
+    with pytest.raises(StoreUnavailableError, match="the lock is lost"):
+        world.desk.round()
+    assert world.wire.asked == 0
 
 
 def test_what_goes_on_between_rounds_collects_and_decides_nothing(world: World) -> None:
