@@ -25,7 +25,6 @@ from agents.trading.hermes import Hermes, HermesConfig
 from agents.trading.listings import SEC_LISTINGS_PATH, SEC_URL
 from agents.trading.market_data import MarketData
 from agents.trading.news_files import NewsFile
-from agents.trading.outcomes import Expectation
 from agents.trading.packaged_market import load_packaged_market, read_csv_market
 from agents.trading.pipeline import build_pipeline
 from agents.trading.sanctions import FictitiousLists, ListSource, SanctionsFiles
@@ -97,7 +96,6 @@ def open_desk(
     sectors: Mapping[str, str],
     tell: Callable[[str], None],
     producers: Callable[[TradingContext], Sequence[Producer]] = lambda context: (),
-    expectation: Expectation | None = None,
 ) -> Iterator[Desk]:
     """Open store, broker, agents and watchdog.
 
@@ -113,7 +111,6 @@ def open_desk(
         Told in a line of what went wrong and stops nothing.
     producers : callable
         Returns who puts signals into the store besides files and feeds.
-    expectation : Expectation, optional
 
     Raises
     ------
@@ -143,7 +140,6 @@ def open_desk(
                 sectors=sectors,
                 sessions=hours,
                 alerts=alerts,
-                expectation=expectation,
             )
         )
         if options.fictitious_lists and not context.broker.is_paper:

@@ -160,11 +160,11 @@ def trade(
                 cash=cash,
                 webhook_url=webhook,
             )
-            hours = ExchangeSessions(calendar)
+            clock, hours = SystemClock(), ExchangeSessions(calendar)
             opened = open_desk(
                 options,
                 Settings.load(),
-                clock=SystemClock(),
+                clock=clock,
                 hours=hours,
                 sectors=SECTORS,
                 tell=lambda line: screen.say(f"  {line}"),
