@@ -12,13 +12,14 @@ from typing import Protocol
 
 from agents.trading.hermes import Harvest, source_health
 from agents.trading.pipeline import Pipeline
-from agents.trading.running import Round, run_round
+from agents.trading.running import OpeningHours, Round, run_round, run_rounds
 from agents.trading.upkeep import APOLLO, Upkeep
 from agents.trading.watchdog import Watchdog
 from core.types import HealthReport
 
 HERMES = "hermes"
 """Under which all producers report."""
+_LEAST_COLLECT_SECONDS = 60.0
 
 
 class Producer(Protocol):
@@ -43,8 +44,6 @@ class Desk:
         Name under which signals are claimed.
     producers : sequence of Producer
     upkeep : Upkeep, optional
-    collect_seconds : float, default=900
-        How often the producers are asked while no round does it.
     check : callable
         Raises where this process may not trade any more; called before each round.
     tell : callable
@@ -59,7 +58,6 @@ class Desk:
         worker: str,
         producers: Sequence[Producer] = (),
         upkeep: Upkeep | None = None,
-        collect_seconds: float = 900.0,
         check: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -68,7 +66,6 @@ class Desk:
         self._worker = worker
         self._producers = tuple(producers)
         self._upkeep = upkeep
-        self._collect_every = timedelta(seconds=collect_seconds)
         self._check, self._tell = check, tell
         self._clock = pipeline.context.clock
         self._harvests: list[Harvest] = []
@@ -79,22 +76,47 @@ class Desk:
         if upkeep is not None:
             watchdog.register(APOLLO, upkeep.report)
 
-    @property
-    def rest_seconds(self) -> float:
-        """Longest time between two calls of `rest`: the watchdog's interval."""
-        return self._watchdog.interval.total_seconds()
+    def trade(
+        self,
+        *,
+        hours: OpeningHours,
+        every_seconds: float,
+        sleep: Callable[[float], None],
+        on_round: Callable[[Round], None],
+        on_wait: Callable[[datetime], None],
+        most: int | None = None,
+    ) -> int:
+        """Recover, whether the exchange is open or not, then do rounds as `run_rounds` does, and rest between them.
 
-    def recover(self) -> None:
-        """Make the broker's story and ours one, though the exchange may be closed.
+        Parameters
+        ----------
+        hours, every_seconds, sleep, on_round, on_wait, most
+            As of :func:`agents.trading.running.run_rounds`.
+
+        Returns
+        -------
+        int
+            Rounds done.
 
         Raises
         ------
         StoreError, ConfigurationError
-            As `Pipeline.recover`.
+            As `round` and `Pipeline.recover`.
         """
-        self._check()
         self.pipeline.recover()
         self._tell_of_broker()
+        return run_rounds(
+            self.round,
+            clock=self._clock,
+            hours=hours,
+            every_seconds=every_seconds,
+            rest=lambda: self.rest(collect_seconds=max(every_seconds, _LEAST_COLLECT_SECONDS)),
+            rest_seconds=self._watchdog.interval.total_seconds(),
+            sleep=sleep,
+            on_round=on_round,
+            on_wait=on_wait,
+            most=most,
+        )
 
     def round(self) -> Round:
         """Take in news, bring the book up to date, and decide on all that waits.
@@ -110,8 +132,8 @@ class Desk:
         self._tell_of_broker()
         return done
 
-    def rest(self) -> None:
-        """Do what is due between rounds: a look at everybody, and news where no round has asked for them for a while.
+    def rest(self, *, collect_seconds: float) -> None:
+        """Do what is due between rounds: a look at everybody, and news where no round has asked for them for so long.
 
         Raises
         ------
@@ -120,7 +142,7 @@ class Desk:
         """
         if self._is_due(self._looked_at, self._watchdog.interval):
             self.look()
-        if self._is_due(self._collected_at, self._collect_every):
+        if self._is_due(self._collected_at, timedelta(seconds=collect_seconds)):
             self._collect()
 
     def look(self) -> list[HealthReport]:
@@ -147,5 +169,5 @@ class Desk:
 
     def _report_producers(self) -> HealthReport:
         failures = [failure for harvest in self._harvests for failure in harvest.failures]
-        is_lost = bool(self._harvests) and all(harvest.is_lost for harvest in self._harvests)
+        is_lost = all(harvest.is_lost for harvest in self._harvests)
         return source_health(HERMES, failures, is_lost=is_lost, checked_at=self._clock.now())

@@ -41,7 +41,6 @@ from core.store.decisions import ALL, DecisionLog
 from core.store.opening import Store
 from core.store.trading_lock import trading_alone
 
-_LEAST_COLLECT_SECONDS = 60.0
 _A_DAY = 1440.0
 
 
@@ -73,8 +72,6 @@ class DeskOptions:
         Of a new account on paper.
     webhook_url : str, optional
         Goes before the one of the environment.
-    collect_seconds : float
-        How often news is taken in while the exchange is closed; a minute at least.
     """
 
     broker: BrokerKind = BrokerKind.PAPER
@@ -89,7 +86,6 @@ class DeskOptions:
     expiry_minutes: float = 120.0
     cash: float = 100_000.0
     webhook_url: str | None = None
-    collect_seconds: float = 900.0
 
 
 @contextmanager
@@ -166,7 +162,6 @@ def open_desk(
             worker=f"aqf-trade-{os.getpid()}",
             producers=(Hermes(store, sources, HermesConfig(), clock), *producers(context)),
             upkeep=Upkeep(apollo, clock, filers=filers),
-            collect_seconds=max(options.collect_seconds, _LEAST_COLLECT_SECONDS),
             check=check_lock,
             tell=tell,
         )

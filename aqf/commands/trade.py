@@ -19,10 +19,7 @@ from aqf.commands.trade_records import COMMANDS, end_of
 from aqf.commands.trade_replay import replay
 
 if TYPE_CHECKING:
-    from agents.trading.desk import Desk
     from agents.trading.running import Round
-    from agents.trading.sessions import ExchangeSessions
-    from core.clock import Clock
 
 _rounds, _account, _news = option_of("Rounds"), option_of("Account and prices"), option_of("News")
 _rules, _people = option_of("Rules"), option_of("Who is told")
@@ -142,6 +139,7 @@ def trade(
         return
     if once == (every is not None):
         raise click.UsageError("give --once, --loop SECONDS, or a command: `aqf trade --help` lists them.")
+    import time
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -171,7 +169,6 @@ def trade(
                 expiry_minutes=expiry_minutes,
                 cash=cash,
                 webhook_url=webhook,
-                collect_seconds=DeskOptions.collect_seconds if every is None else every,
             )
             clock, hours = SystemClock(), ExchangeSessions(calendar)
             opened = open_desk(
@@ -187,32 +184,19 @@ def trade(
         if every is None:
             _tell(desk.round(), as_json=as_json)
         else:
-            _loop(desk, clock, hours, every, most=rounds, as_json=as_json)
+            desk.trade(
+                hours=hours,
+                every_seconds=every,
+                sleep=time.sleep,
+                on_round=lambda done: _tell(done, as_json=as_json),
+                on_wait=lambda opening: screen.say(f"  {calendar} is closed until {opening:%Y-%m-%d %H:%M} UTC"),
+                most=rounds,
+            )
         desk.look()
 
 
 for command in (ab, alerts, learn, replay, *COMMANDS):
     trade.add_command(command)
-
-
-def _loop(desk: Desk, clock: Clock, hours: ExchangeSessions, every: float, *, most: int | None, as_json: bool) -> None:
-    import time
-
-    from agents.trading.running import run_rounds
-
-    desk.recover()
-    run_rounds(
-        desk.round,
-        clock=clock,
-        hours=hours,
-        every_seconds=every,
-        rest=desk.rest,
-        rest_seconds=desk.rest_seconds,
-        sleep=time.sleep,
-        on_round=lambda done: _tell(done, as_json=as_json),
-        on_wait=lambda opening: screen.say(f"  {hours.calendar} is closed until {opening:%Y-%m-%d %H:%M} UTC"),
-        most=most,
-    )
 
 
 def _tell(done: Round, *, as_json: bool) -> None:

@@ -9,8 +9,12 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from aqf.cli import aqf
+from aqf.commands.trade import trade
 from core.errors import AQFError, ConfigurationError
 from core.store.opening import Store
 from core.store.trading_records import KnowledgeCollection
@@ -240,6 +244,15 @@ def test_papers_of_arxiv_are_kept_with_the_time_of_their_first_version(
     assert {match.document.doc_id for match in found} == {"arxiv:2403.00001", "arxiv:q-fin/0701001"}
 
 
+def test_help_shows_every_option_once_in_its_section(run: Run) -> None:
+    lines = run("--help").stdout.splitlines()
+    heads = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert heads == ["Rounds:", "Account and prices:", "News:", "Rules:", "Who is told:", "Other:", "Commands:"]
+    shown = [line.split()[0].rstrip(",") for line in lines if line.startswith("  -")]
+    options = [param.opts[0] for param in trade.params if isinstance(param, click.Option)]
+    assert sorted(shown) == sorted([*options, "-h"])
+
+
 def test_learning_nothing_is_wrong_usage(run: Run) -> None:
     assert run("learn").exit_code == 2
 
@@ -264,10 +277,6 @@ def test_a_test_of_the_alerts_says_of_each_channel_whether_it_arrived(run: Run, 
 def test_the_doctor_names_the_channels_and_the_contact_and_no_secret(
     run: Run, monkeypatch: pytest.MonkeyPatch, site: Site
 ) -> None:
-    from click.testing import CliRunner
-
-    from aqf.cli import aqf
-
     monkeypatch.setenv("AQF_ALERT_WEBHOOK_URL", "https://example.org/?key=hunter2")
     done = CliRunner().invoke(aqf, ["doctor", "--json"])
     told = json.loads(done.stdout)

@@ -182,7 +182,9 @@ def test_half_of_supabase_is_an_error_that_names_the_other_half(bare: pytest.Mon
         ("AQF_TELEGRAM_CHAT_ID", "AQF_TELEGRAM_TOKEN"),
     ],
 )
-def test_half_of_alpacas_keys_or_of_telegram_is_an_error_that_names_the_other_half(bare: pytest.MonkeyPatch, name: str, missing: str) -> None:
+def test_half_of_alpacas_keys_or_of_telegram_is_an_error_that_names_the_rest(
+    bare: pytest.MonkeyPatch, name: str, missing: str
+) -> None:
     bare.setenv(name, "hunter2")
     bare.setenv(missing, " ")
     with pytest.raises(ConfigurationError, match=f"{name} is set but {missing} is not: set both, or neither") as refusal:
@@ -243,7 +245,7 @@ def test_alerts_go_where_the_variables_say_and_stay_secret(bare: pytest.MonkeyPa
 
 
 def test_a_contact_is_required_with_the_remedy_where_it_is_needed(bare: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match="AQF_CONTACT is not set: .* set it to a mail address of yours"):
+    with pytest.raises(ConfigurationError, match=r"AQF_CONTACT is not set: .* set it to a mail address of yours"):
         Settings.load().require_contact()
     for contact in ("ada@example.org", "https://example.org/about"):
         bare.setenv("AQF_CONTACT", contact)

@@ -1,5 +1,6 @@
 """The desk: who is asked when, what a look finds, and what is remembered over a restart."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,13 +13,13 @@ from agents.trading.apollo import Apollo, ApolloConfig
 from agents.trading.desk import Desk
 from agents.trading.feeds import EdgarFeed
 from agents.trading.hermes import Harvest, SourceFailure
-from agents.trading.running import Round, run_rounds
+from agents.trading.running import Round
 from agents.trading.sessions import ExchangeSessions
 from agents.trading.upkeep import Filers, Upkeep
 from agents.trading.watchdog import Watchdog, WatchdogConfig
 from agents.trading.web import Web
 from core.clock import FixedClock
-from core.errors import BrokerUnavailableError
+from core.errors import BrokerUnavailableError, StoreUnavailableError
 from core.store.opening import Store
 from core.store.trading_records import Exchange
 from core.types import AgentHealth
@@ -101,14 +102,16 @@ class World:
         (report,) = [one for one in self.desk.pipeline.context.store.trading.latest_health() if one.agent_name == name]
         return report.status, report.message
 
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass, and rest as often as a loop does."""
-        for _ in range(int(seconds // self.desk.rest_seconds)):
-            self.clock.advance(timedelta(seconds=self.desk.rest_seconds))
-            self.desk.rest()
+    def pass_time(self, seconds: float, *, rest_every: float = 60.0) -> None:
+        """Let time pass, and rest as often as a loop does, or more often."""
+        for _ in range(int(seconds // rest_every)):
+            self.clock.advance(timedelta(seconds=rest_every))
+            self.desk.rest(collect_seconds=900.0)
 
 
-def open_world(store: Store, *, at: datetime = NOW, upkeep: Upkeep | None = None) -> World:
+def open_world(
+    store: Store, *, at: datetime = NOW, upkeep: Upkeep | None = None, check: Callable[[], None] = lambda: None
+) -> World:
     clock, said = FixedClock(at), list[str]()
     broker = Line(paper_broker(store, clock))
     built = build_desk(store, broker=broker, clock=clock)
@@ -116,15 +119,13 @@ def open_world(store: Store, *, at: datetime = NOW, upkeep: Upkeep | None = None
     ears, wire = Ears(), Wire(store)
     alerts = Alerts([ears], AlertsConfig(most=1000), clock)
     watchdog = Watchdog(store.trading, WatchdogConfig(), clock, alerts)
-    desk = Desk(built.pipeline, watchdog, worker="w", producers=[wire], upkeep=upkeep, tell=said.append)
+    desk = Desk(built.pipeline, watchdog, worker="w", producers=[wire], upkeep=upkeep, check=check, tell=said.append)
     return World(desk, clock, broker, wire, ears, said)
 
 
 @pytest.fixture
 def world(store: Store) -> World:
-    opened = open_world(store)
-    opened.desk.recover()
-    return opened
+    return open_world(store)
 
 
 def test_a_round_decides_on_what_the_producers_just_brought(world: World) -> None:
@@ -132,6 +133,16 @@ def test_a_round_decides_on_what_the_producers_just_brought(world: World) -> Non
     done = world.desk.round()
     assert [trace.symbol for trace in done.traces] == ["AAA", "BBB"]
     assert done.valuation.equity == CASH
+
+
+def test_a_desk_that_lost_its_store_to_another_does_not_even_read_the_news(store: Store) -> None:
+    def check() -> None:
+        raise StoreUnavailableError("the lock is lost")
+
+    world = open_world(store, check=check)
+    with pytest.raises(StoreUnavailableError, match="the lock is lost"):
+        world.desk.round()
+    assert world.wire.asked == 0
 
 
 def test_what_goes_on_between_rounds_collects_and_decides_nothing(world: World) -> None:
@@ -165,6 +176,30 @@ def test_a_broker_that_dies_between_rounds_is_noticed_within_a_minute_and_connec
     assert world.ears.heard == ["ares: healthy -> failed (the line is cut)", "ares: failed -> healthy"]
 
 
+def test_everybody_is_looked_at_once_a_minute_however_often_there_is_rest(world: World) -> None:
+    world.desk.round()
+    world.pass_time(180, rest_every=10.0)
+    looks = world.desk.pipeline.context.store.trading.gateway.select("agent_health", where={"agent_name": "ares"})
+    assert len(looks) == 3
+
+
+@pytest.mark.parametrize(("every", "asked"), [(1.0, 11), (300.0, 3)])
+def test_while_the_exchange_is_closed_news_comes_as_often_as_in_a_session_but_not_every_second(
+    store: Store, every: float, asked: int
+) -> None:
+    opening = datetime(2024, 7, 8, 13, 30, tzinfo=UTC)
+    world = open_world(store, at=opening - timedelta(minutes=10))
+    rounds: list[Round] = []
+
+    def sleep(seconds: float) -> None:
+        world.clock.advance(timedelta(seconds=seconds))
+
+    world.desk.trade(
+        hours=ExchangeSessions(), every_seconds=every, sleep=sleep, on_round=rounds.append, on_wait=lambda at: None, most=1
+    )
+    assert ([done.at for done in rounds], world.wire.asked) == ([opening], asked)
+
+
 def test_after_an_outage_that_only_a_look_saw_the_next_round_is_a_recovery(world: World) -> None:
     world.desk.round()
     world.broker.is_cut = True
@@ -187,6 +222,7 @@ def test_a_broker_that_answers_but_failed_the_last_round_is_degraded_until_a_rou
     world.desk.look()
     assert world.status("ares") == (AgentHealth.DEGRADED, "it answers; at the last round: executions are not to be had")
     del world.broker.list_executions  # type: ignore[attr-defined]
+    world.clock.advance(timedelta(seconds=1))
     world.desk.round()
     world.desk.look()
     assert world.status("ares")[0] is AgentHealth.HEALTHY
@@ -204,22 +240,13 @@ def test_a_start_while_the_exchange_is_closed_recovers_looks_and_collects_and_al
             raise KeyboardInterrupt
         world.clock.advance(timedelta(seconds=seconds))
 
-    def never() -> Round:
-        raise AssertionError("a round while the exchange is closed")
-
-    world.desk.recover()
+    rounds, waits = list[Round](), list[datetime]()
     with pytest.raises(KeyboardInterrupt):
-        run_rounds(
-            never,
-            clock=world.clock,
-            hours=ExchangeSessions(),
-            every_seconds=900.0,
-            rest=world.desk.rest,
-            rest_seconds=world.desk.rest_seconds,
-            sleep=sleep,
-            on_round=lambda done: None,
-            on_wait=lambda opening: None,
+        world.desk.trade(
+            hours=ExchangeSessions(), every_seconds=900.0, sleep=sleep, on_round=rounds.append, on_wait=waits.append
         )
+    assert (rounds, waits) == ([], [datetime(2024, 7, 8, 13, 30, tzinfo=UTC)])
+    assert store.trading.list_decision_traces() == []
     assert (set(slept), world.wire.asked, world.ears.heard) == ({60.0}, 2, [])
     statuses = {report.agent_name: report.status for report in store.trading.latest_health()}
     assert (statuses["ares"], statuses["argus"], statuses["hermes"]) == (AgentHealth.HEALTHY,) * 3
