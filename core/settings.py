@@ -6,6 +6,7 @@ half-configured environment is an error with the remedy, never a silent fallback
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -89,6 +90,7 @@ DEFAULT_CUTOFFS = {
 """Last days the models know of, as their maker says on `CUTOFFS_AS_OF`; `AQF_LLM_CUTOFFS` overrides and extends them."""
 
 _PRICE_TABLE = TypeAdapter(dict[str, tuple[float, float, float]])
+_CONTACT = re.compile(r"[^@\s]+@[^@\s]+|https?://\S+")
 _CUTOFF_TABLE = TypeAdapter(dict[str, date])
 
 
@@ -141,6 +143,14 @@ class Settings(BaseSettings):
     ib_host: str | None = Field(default=None)
     ib_port: int | None = Field(default=None, ge=1, le=65_535)
     ib_account: str | None = Field(default=None)
+    contact: str | None = Field(default=None)
+    alert_webhook_url: SecretStr | None = Field(default=None)
+    telegram_token: SecretStr | None = Field(default=None)
+    telegram_chat_id: str | None = Field(default=None)
+    # Where something stands in for a public service: a mirror, a bot server of one's own, a test.
+    sec_url: str | None = Field(default=None)
+    arxiv_url: str | None = Field(default=None)
+    telegram_url: str | None = Field(default=None)
     paper_trading: bool = Field(default=True)
     arm_real_money: bool = Field(default=False, validation_alias="ARM_REAL_MONEY")
     llm_model: str = Field(default="gpt-5-mini")
@@ -164,6 +174,10 @@ class Settings(BaseSettings):
         "ib_host",
         "ib_port",
         "ib_account",
+        "contact",
+        "alert_webhook_url",
+        "telegram_token",
+        "telegram_chat_id",
         mode="before",
     )
     @classmethod
@@ -178,11 +192,18 @@ class Settings(BaseSettings):
         except RuntimeError as error:
             raise ValueError(f"{value} names a user that does not exist: give a full path.") from error
 
-    @field_validator("alpaca_endpoint", mode="after")
+    @field_validator("alpaca_endpoint", "sec_url", "arxiv_url", "telegram_url", mode="after")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
         if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
             raise ValueError("must be an address such as https://paper-api.alpaca.markets.")
+        return None if value is None else value.rstrip("/")
+
+    @field_validator("contact", mode="after")
+    @classmethod
+    def _reachable(cls, value: str | None) -> str | None:
+        if value is not None and not (_CONTACT.fullmatch(value) and value.isascii() and value.isprintable()):
+            raise ValueError("must be a mail address or a web address by which you are reached, such as ada@example.org.")
         return value
 
     @field_validator("llm_prices", mode="before")
@@ -215,11 +236,13 @@ class Settings(BaseSettings):
             raise ValueError("SUPABASE_SERVICE_ROLE_KEY is set but SUPABASE_URL is not: set both, or neither.")
         if self.supabase_url is not None and self.supabase_key is None:
             raise ValueError("SUPABASE_URL is set but SUPABASE_SERVICE_ROLE_KEY is not: set both, or neither.")
-        if (self.alpaca_key_id is None) != (self.alpaca_secret_key is None):
-            known, missing = "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"
-            if self.alpaca_key_id is None:
-                known, missing = missing, known
-            raise ValueError(f"{known} is set but {missing} is not: set both, or neither.")
+        for known, first, missing, second in (
+            ("APCA_API_KEY_ID", self.alpaca_key_id, "APCA_API_SECRET_KEY", self.alpaca_secret_key),
+            ("AQF_TELEGRAM_TOKEN", self.telegram_token, "AQF_TELEGRAM_CHAT_ID", self.telegram_chat_id),
+        ):
+            if (first is None) != (second is None):
+                known, missing = (known, missing) if second is None else (missing, known)
+                raise ValueError(f"{known} is set but {missing} is not: set both, or neither.")
         if self.store == "sqlite" and (self.database_url is not None or self.supabase_url is not None):
             named = "SUPABASE_URL" if self.database_url is None else "AQF_DATABASE_URL"
             raise ValueError(f"AQF_STORE is sqlite but {named} names a database: take one of them away.")
@@ -282,6 +305,21 @@ class Settings(BaseSettings):
                 "APCA_API_KEY_ID and APCA_API_SECRET_KEY are not set: make keys of a paper account at Alpaca and set both."
             )
         return self.alpaca_key_id, self.alpaca_secret_key
+
+    def require_contact(self) -> str:
+        """Return how whoever runs this is reached.
+
+        Raises
+        ------
+        ConfigurationError
+            If nobody said.
+        """
+        if self.contact is None:
+            raise ConfigurationError(
+                "AQF_CONTACT is not set: the SEC and arXiv want to know how they reach whoever asks; "
+                "set it to a mail address of yours."
+            )
+        return self.contact
 
     @property
     def has_model(self) -> bool:

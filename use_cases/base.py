@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents.research.request import Budget, Candidate, ResearchRequest
+from core.errors import ConfigurationError
 from core.market.panel import FloatArray, Panel
 from core.store.records import Dataset
 from core.types import RawSignal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # reading what a use case brings need not wait for the planne
     from agents.research.report import ResearchReport
     from agents.research.runner import PlannerChoice, ResearchContext
     from agents.research.session import EventHandler
+    from core.store.opening import Store
 
 
 class StrategyUseCase(ABC):
@@ -74,6 +76,43 @@ class StrategyUseCase(ABC):
             The same call gives the same signals with the same identities, so that telling one twice trades once.
         """
         return []
+
+    def symbols(self, store: Store) -> tuple[str, ...]:
+        """Return whom it tells the traders of, as prices name them; a use case that says nobody cannot be traded live.
+
+        Raises
+        ------
+        MissingDataError
+            If it reads them from a data set that is not there.
+        """
+        return ()
+
+    def lookback(self) -> int:
+        """Return how many bars before the one it tells of `raw_signals` reads; by default what its features do.
+
+        Raises
+        ------
+        ConfigurationError
+            If one of its features reads all of history.
+        """
+        found = [resolve(candidate.text, plugins=self.load_plugins).lookback for candidate in self.candidates()]
+        known = [bars for bars in found if bars is not None]
+        if len(known) < len(found):
+            raise ConfigurationError(
+                f"a feature of {self.name} reads all of history: say in `lookback` how many bars are enough."
+            )
+        return max(known, default=0)
+
+    def check_live(self) -> None:
+        """Check that there is something to tell a live desk, whose bars grow while nothing else of a use case may.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is not.
+        """
+        if type(self).raw_signals is StrategyUseCase.raw_signals:
+            raise ConfigurationError(f"{self.name} tells the traders nothing: say in `raw_signals` what it does.")
 
     def load_plugins(self) -> Mapping[str, PluginFeature]:
         """Return its own plugin features and those of installed packages, by name."""

@@ -33,8 +33,20 @@ def build_command(build: Callable[[str], StrategyUseCase], name: str, summary: s
     """
     example = f"python -m use_cases.{name}.pipeline"
 
-    @click.command(help=summary, epilog=f"Examples:  {example} --trials 40;  {example} --mode trade --from 2015-01-01")
-    @click.option("--mode", type=click.Choice(["plan", "trade"]), default="plan", show_default=True, help="Research, or trade.")
+    epilog = f"""\b
+Examples:
+  {example} --trials 40
+  {example} --mode trade --from 2015-01-01
+  aqf trade --once --use-case {name} --data prices.csv    the live desk"""
+
+    @click.command(help=summary, epilog=epilog)
+    @click.option(
+        "--mode",
+        type=click.Choice(["plan", "trade"]),
+        default="plan",
+        show_default=True,
+        help="Research, or a simulation of trading on the packaged bars; the live desk is `aqf trade --use-case`.",
+    )
     @click.option("--dataset", default="sp500_20", show_default=True)
     @click.option("--trials", type=click.IntRange(1), default=48, show_default=True, help="plan: backtests the run may make.")
     @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="plan: of everything random.")

@@ -14,17 +14,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.research.runner import ResearchContext
 from agents.trading.ares import AresConfig
 from agents.trading.context import TradingConfig, TradingContext
 from agents.trading.daily_report import DailyReport, build_daily_report
-from agents.trading.direction import is_negative
+from agents.trading.expectations import Expectation, keep_expectation
 from agents.trading.gates import build_gates
 from agents.trading.market_data import VIX
-from agents.trading.outcomes import Expectation
 from agents.trading.packaged_market import PanelMarket, load_packaged_market
 from agents.trading.pipeline import Pipeline, build_pipeline
 from agents.trading.sanctions import FictitiousLists
@@ -33,18 +30,16 @@ from core.clock import FixedClock
 from core.errors import DataError, MissingDataError
 from core.market.panel import Panel
 from core.settings import Settings
+from core.store.decisions import DIRECT
 from core.store.opening import Store
 from core.store.rehearsal import side_store
 from core.store.trading_lock import trading_alone
 from core.store.trading_records import PerformanceStats
-from features.labels import triple_barrier
 from use_cases.base import StrategyUseCase
+from use_cases.expectation import compute_expectation
 from use_cases.sectors import SECTORS
 
 MIN_BARS = 21
-_RECORD_BARS = 1260
-_HOLDING_BARS = 126
-_COST = 2 * 5e-4
 _A_BAR = timedelta(days=7)
 
 OnProgress = Callable[[int, int], None]
@@ -137,7 +132,7 @@ def simulate(
         )
     market = load_packaged_market(panel, proxy_vix=plan.proxy_vix)
     bars = _choose_bars(panel, market, plan)
-    expectation = _expect(case, panel, bars[0])
+    expectation = compute_expectation(case, panel, bars[0])
     identity = {
         "case": case.name,
         "data": panel.content_sha256(),
@@ -149,7 +144,9 @@ def simulate(
     database = f"aqf_simulation_{digits}"
     with side_store(settings, database) as store, trading_alone(store):
         clock = FixedClock(bars[0])
-        pipeline = _open_desk(store, clock, market, bars, plan, expectation)
+        if expectation is not None:
+            keep_expectation(store.service, DIRECT, expectation)
+        pipeline = _open_desk(store, clock, market, bars, plan)
         resumed = _run(case, panel, market, bars, pipeline, clock, on_progress)
         report = build_daily_report(
             store,
@@ -189,39 +186,12 @@ def _choose_bars(panel: Panel, market: PanelMarket, plan: SimulationPlan) -> lis
     return chosen
 
 
-def _expect(case: StrategyUseCase, panel: Panel, begin: datetime) -> Expectation | None:
-    """Return what a trade of this rule brought, net, on the five years before: entry at the next close, out at a barrier."""
-    config = AresConfig()
-    stop = int(panel.index.searchsorted(begin))
-    history = panel.slice(0, stop)
-    if history.n_bars < 2:
-        return None
-    labels = triple_barrier(
-        history,
-        take_profit=config.stop_loss * config.take_profit_multiple,
-        stop_loss=config.stop_loss,
-        horizon=_HOLDING_BARS,
-    )
-    returns = []
-    for bar in range(max(1, stop - _RECORD_BARS), stop):
-        at, before = history.index[bar].to_pydatetime(), history.index[bar - 1].to_pydatetime()
-        for signal in case.raw_signals(at, since=before, panel=history):
-            ticker = signal.affected_tickers[0]
-            if not is_negative(signal) and ticker in history.symbols:
-                returns.append(labels.returns[bar, history.symbols.index(ticker)])
-    known = np.array(returns)[np.isfinite(returns)] if returns else np.array([])
-    if not len(known):
-        return None
-    return Expectation(strategy_id=case.name, return_per_trade=float(known.mean()) - _COST)
-
-
 def _open_desk(
     store: Store,
     clock: FixedClock,
     market: PanelMarket,
     bars: list[datetime],
     plan: SimulationPlan,
-    expectation: Expectation | None,
 ) -> Pipeline:
     # With daily bars an entry waits for the next close, which the sessions end it at; no price is older than a bar then.
     config = TradingConfig(ares=AresConfig(expiry_minutes=_A_BAR / timedelta(minutes=1)))
@@ -233,7 +203,6 @@ def _open_desk(
         clock=clock,
         sectors=SECTORS,
         sessions=BarSessions(bars),
-        expectation=expectation,
         config=config,
     )
     return build_pipeline(context)

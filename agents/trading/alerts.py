@@ -12,7 +12,6 @@ import logging
 import re
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections import deque
 from collections.abc import Sequence
@@ -20,12 +19,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from agents.trading.web import is_address
 from core.clock import Clock
 from core.errors import AQFError, ConfigurationError
 from core.message import Message, refuse
+from core.settings import Settings
 from core.types import Count, Identifier, Positive
 
 _log = logging.getLogger(__name__)
+
+TELEGRAM_URL = "https://api.telegram.org"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +100,7 @@ class WebhookAlerts:
     name = "webhook"
 
     def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f]", url):
+        if not is_address(url):
             raise ConfigurationError("the webhook for alerts must be an address that begins with http:// or https://.")
         self._url = url
         self._timeout = timeout_seconds
@@ -122,7 +124,7 @@ class TelegramAlerts:
     token : str
         Of the bot; it appears in no message.
     chat_id : str
-    base_url : str, default="https://api.telegram.org"
+    base_url : str, default=TELEGRAM_URL
     timeout_seconds : float, default=5
 
     Raises
@@ -133,9 +135,7 @@ class TelegramAlerts:
 
     name = "telegram"
 
-    def __init__(
-        self, token: str, chat_id: str, *, base_url: str = "https://api.telegram.org", timeout_seconds: float = 5.0
-    ) -> None:
+    def __init__(self, token: str, chat_id: str, *, base_url: str = TELEGRAM_URL, timeout_seconds: float = 5.0) -> None:
         if not re.fullmatch(r"\d+:[\w-]+", token):
             raise ConfigurationError("the Telegram token must look like 123456:ABC-def, as @BotFather gives it.")
         if not chat_id.strip():
@@ -163,6 +163,8 @@ def _post(url: str, body: dict[str, Any], timeout: float) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise OSError(f"the address answered {error.code}") from None
+    except urllib.error.URLError as error:
+        raise OSError(f"the address cannot be reached: {error.reason}") from None
     except http.client.HTTPException as error:
         raise OSError(f"the address answered what is not HTTP: {type(error).__name__}") from None
 
@@ -258,7 +260,11 @@ class Alerts:
 
 
 def build_channels(
-    *, webhook_url: str | None = None, telegram_token: str | None = None, telegram_chat_id: str | None = None
+    *,
+    webhook_url: str | None = None,
+    telegram_token: str | None = None,
+    telegram_chat_id: str | None = None,
+    telegram_url: str = TELEGRAM_URL,
 ) -> list[AlertChannel]:
     """Return the channels that are configured; the log always is.
 
@@ -273,5 +279,22 @@ def build_channels(
     if webhook_url is not None:
         channels.append(WebhookAlerts(webhook_url))
     if telegram_token is not None and telegram_chat_id is not None:
-        channels.append(TelegramAlerts(telegram_token, telegram_chat_id))
+        channels.append(TelegramAlerts(telegram_token, telegram_chat_id, base_url=telegram_url))
     return channels
+
+
+def configured_channels(settings: Settings, *, webhook_url: str | None = None) -> list[AlertChannel]:
+    """Return the channels that the environment names; `webhook_url` goes before the one it names.
+
+    Raises
+    ------
+    ConfigurationError
+        As `build_channels`.
+    """
+    named = settings.alert_webhook_url
+    return build_channels(
+        webhook_url=named.get_secret_value() if webhook_url is None and named is not None else webhook_url,
+        telegram_token=None if settings.telegram_token is None else settings.telegram_token.get_secret_value(),
+        telegram_chat_id=settings.telegram_chat_id,
+        telegram_url=settings.telegram_url or TELEGRAM_URL,
+    )

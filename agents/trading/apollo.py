@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,11 +28,18 @@ from core.store.trading_records import KnowledgeCollection, Trade
 from core.text.embedder import MAX_TEXT_BYTES
 from core.types import PipelineStatus
 
-ARXIV_URL = "https://export.arxiv.org/api/query"
+ARXIV_SITE = "https://export.arxiv.org"
+ARXIV_PATH = "/api/query"
+ARXIV_URL = f"{ARXIV_SITE}{ARXIV_PATH}"
+ARXIV_PAUSE_SECONDS = 3.0
+"""Least between two requests, as arXiv asks."""
+
 _ARXIV_ID = re.compile(r"/abs/(?P<paper>[^\s?#]+?)(?:v\d+)?$")
 _ARXIV_ERROR = "/api/errors"
 _MOST_TITLE, _MOST_ABSTRACT = 2_000, 20_000
 _AT_ONCE = 100
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,13 +126,15 @@ class Apollo:
         self._store, self._trade_log, self._knowledge = store, trade_log, knowledge
         self._config, self._clock = config, clock
 
-    def fetch_literature(self, web: Web) -> int:
+    def fetch_literature(self, web: Web, on_progress: OnProgress | None = None) -> int:
         """Keep the newest papers of every topic from arXiv, and return how many there were.
 
         Parameters
         ----------
         web : Web
-            Set `seconds_between` to 3, as arXiv asks.
+            With `ARXIV_PAUSE_SECONDS` between requests.
+        on_progress : callable, optional
+            Told how many topics are done, of how many.
 
         Raises
         ------
@@ -134,15 +143,22 @@ class Apollo:
         DataError
             If it answers something else than papers.
         """
-        return sum(self._fetch_topic(web, topic) for topic in self._config.topics)
+        n_papers, topics = 0, self._config.topics
+        for number, topic in enumerate(topics, start=1):
+            n_papers += self._fetch_topic(web, topic)
+            if on_progress is not None:
+                on_progress(number, len(topics))
+        return n_papers
 
-    def read_literature(self, folder: Path) -> int:
+    def read_literature(self, folder: Path, on_progress: OnProgress | None = None) -> int:
         """Keep the papers of a folder, and return how many there were.
 
         Parameters
         ----------
         folder : Path
             With answers of arXiv (``.xml``) and texts (``.md``, ``.txt``, UTF-8). A text is known since its file was written.
+        on_progress : callable, optional
+            Told how many papers are kept, of how many.
 
         Raises
         ------
@@ -162,7 +178,7 @@ class Apollo:
             else:
                 continue
             documents |= {document.doc_id: document for document in found}
-        return self._save(list(documents.values()))
+        return self._save(list(documents.values()), on_progress)
 
     def fetch_ticker_map(self, web: Web, url: str = SEC_LISTINGS_URL) -> list[Listing]:
         """Bring the ticker map up to date with the SEC's listings, and return them; the newest there is stays when it fails.
@@ -204,6 +220,14 @@ class Apollo:
         )
         return MapUpdate(n_written=self._store.save_ticker_mappings(mappings), changed=changed)
 
+    def has_digest(self) -> bool:
+        """Return whether the digest of this day, in UTC, is written."""
+        try:
+            self._knowledge.get_document(_digest_id(self._clock.now()))
+        except MissingDataError:
+            return False
+        return True
+
     def write_digest(self) -> Digest:
         """Write to the knowledge base how trades ended by category and regime; once a day, the last one of the day stays.
 
@@ -227,7 +251,7 @@ class Apollo:
             if trade.hit is not None and trade.closed_at is not None and since <= trade.closed_at <= now
         ]
         document = KnowledgeDocument(
-            doc_id=f"digest:{now:%Y-%m-%d}",
+            doc_id=_digest_id(now),
             collection=KnowledgeCollection.KNOWLEDGE,
             document_text=_digest_text(now, self._config.digest_days, n_traces, n_approved, closed),
             known_at=now,
@@ -249,9 +273,11 @@ class Apollo:
             raise MissingDataError(f"{url} answered that nothing changed, without having been asked.")
         return self._save(read_arxiv(url, page.content))
 
-    def _save(self, documents: Sequence[KnowledgeDocument]) -> int:
+    def _save(self, documents: Sequence[KnowledgeDocument], on_progress: OnProgress | None = None) -> int:
         for start in range(0, len(documents), _AT_ONCE):
             self._knowledge.save_documents(documents[start : start + _AT_ONCE])
+            if on_progress is not None:
+                on_progress(min(start + _AT_ONCE, len(documents)), len(documents))
         return len(documents)
 
 
@@ -317,6 +343,10 @@ def _decoded(path: Path) -> str:
         return _bytes_of(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} must be text in UTF-8: {error}.") from error
+
+
+def _digest_id(now: datetime) -> str:
+    return f"digest:{now:%Y-%m-%d}"
 
 
 def _groups(closed: Sequence[Trade]) -> list[dict[str, str | int | float]]:

@@ -24,7 +24,6 @@ from agents.trading.icarus import IcarusConfig
 from agents.trading.limits import LimitsConfig
 from agents.trading.market_data import MarketData
 from agents.trading.milestones import MilestonesConfig
-from agents.trading.outcomes import Expectation
 from agents.trading.pythia import PythiaConfig
 from agents.trading.reconciliation import ReconcilerConfig
 from agents.trading.sanctions import ListFile, ListFormat, ListSource, SanctionsFiles
@@ -106,8 +105,6 @@ class TradingContext:
         Sector by symbol.
     sessions : Sessions, optional
         When the exchange trades; entries end with the session.
-    expectation : Expectation, optional
-        What the backtest promised; live returns are written beside it.
     alerts : Alerting, optional
     real_money_armed : bool, default=False
         Whether all conditions of real money hold, see `is_real_money_armed`; a broker of real money gets no order without.
@@ -123,7 +120,6 @@ class TradingContext:
     sizing: Sizing = field(default_factory=RampSizing)
     sectors: Mapping[str, str] = field(default_factory=dict)
     sessions: Sessions | None = None
-    expectation: Expectation | None = None
     alerts: Alerting | None = None
     real_money_armed: bool = False
     config: TradingConfig = field(default_factory=TradingConfig)

@@ -1,10 +1,11 @@
-"""Pictures of the daily report that a backtest has none of: where signals ended, and what hit rates are worth."""
+"""Pictures of the daily report that a backtest has none of: where signals ended, what hit rates and expectations are worth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agents.trading.expectations import Comparison
 from backtest.charts.canvas import FAINT, INK, PALETTE, build_figure, to_png
 from core.errors import DataError
 
@@ -105,5 +106,49 @@ def draw_hit_rates(points: Sequence[RatePoint], *, title: str = "Hit rates, meas
     axes.set_xlim(-0.03, 1.03)
     axes.grid(visible=False)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return to_png(figure)
+
+
+def draw_expectations(comparisons: Sequence[Comparison], *, title: str = "Return of a trade, expected and realised") -> bytes:
+    """Draw the mean net return of each strategy's trades with its interval of 95 %, and what was expected.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+        The first fifteen are drawn.
+
+    Returns
+    -------
+    bytes
+        A PNG, 900 pixels wide, the higher the more strategies there are.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to draw.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    if not comparisons:
+        raise DataError("there is nothing to draw: nothing was expected of a closed trade.")
+    shown = list(comparisons)[:_MOST]
+    figure, axes = build_figure(title, height=_HEAD + 0.55 + _ROW * len(shown))
+    places = list(range(len(shown)))
+    for place, one in zip(places, shown, strict=True):
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [place, place], color=PALETTE[0], linewidth=2.0, zorder=2)
+    axes.scatter(
+        [one.realised for one in shown], places, s=30, color=PALETTE[0], zorder=3, label="realised, with 95 % interval"
+    )
+    axes.scatter(
+        [one.expected for one in shown], places, s=130, marker="|", linewidth=2.2, color=PALETTE[1], zorder=4, label="expected"
+    )
+    axes.axvline(0.0, color=INK, linewidth=0.8, zorder=1)
+    axes.set_yticks(places, [f"{one.strategy_id.replace('_', ' ')}  (n={one.n})" for one in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.margins(x=0.08)
+    axes.grid(visible=False)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
     return to_png(figure)

@@ -7,7 +7,7 @@ HTML page that fetches nothing, its pictures as PNG, its figures as JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 
 from agents.trading.chat import SpendingLog
-from agents.trading.daily_charts import RatePoint, draw_endings, draw_hit_rates
+from agents.trading.daily_charts import RatePoint, draw_endings, draw_expectations, draw_hit_rates
 from agents.trading.daily_page import render_page
+from agents.trading.expectations import Comparison, compare_returns
 from agents.trading.learning import PromotionGate, PromotionGateConfig, RecordStatus
 from agents.trading.milestones import MilestonesConfig
 from backtest.page import write_report
@@ -90,6 +91,8 @@ class DailyReport:
     n_decisions : int
     records : tuple of ContextRecord
         Those with a closed trade, most trades first.
+    comparisons : tuple of Comparison
+        Strategies of whose trades something was expected, in alphabetical order.
     stats : PerformanceStats
     trades : tuple of Trade
         The last closed ones, newest first.
@@ -116,6 +119,7 @@ class DailyReport:
     kills: tuple[KillCount, ...]
     n_decisions: int
     records: tuple[ContextRecord, ...]
+    comparisons: tuple[Comparison, ...]
     stats: PerformanceStats
     trades: tuple[Trade, ...]
     decisions: tuple[DecisionTrace, ...]
@@ -151,6 +155,7 @@ class DailyReport:
             "n_ordered": self.n_ordered,
             "kills": [plain(kill) for kill in self.kills],
             "hit_rates": [{**plain(one.rate), "shrunk": one.shrunk, "status": one.status.value} for one in self.records],
+            "expectations": [{**asdict(one), "verdict": one.verdict} for one in self.comparisons],
             "stats": plain(self.stats),
             "trades": [plain(trade) for trade in self.trades],
             "decisions": [plain(trace) for trace in self.decisions],
@@ -221,6 +226,7 @@ def build_daily_report(
     # A share is of all decisions; where nothing was refused there are no more decisions than orders, which can be read.
     n_decisions = round(kills[0].n / kills[0].share) if kills else len(trading.list_decision_traces(limit=_MOST_POINTS))
     n_killed = sum(kill.n for kill in kills)
+    comparisons = compare_returns(store.service.list_live_performance())
     return DailyReport(
         title=title,
         as_of=as_of,
@@ -231,6 +237,7 @@ def build_daily_report(
         kills=kills,
         n_decisions=n_decisions,
         records=records,
+        comparisons=comparisons,
         stats=trading.performance_stats(),
         trades=tuple(sorted(trades, key=_closing, reverse=True)[:_MOST_TRADES]),
         decisions=tuple(trading.list_decision_traces(limit=_MOST_DECISIONS)),
@@ -240,7 +247,7 @@ def build_daily_report(
         halts=tuple(halt for halt in log.list_halts() if halt.resumed_at is None),
         cost=ModelCost(today=spending.spent(as_of.replace(hour=0, minute=0, second=0, microsecond=0)), total=spending.spent()),
         notes=notes,
-        charts=_draw(history, kills, n_decisions - n_killed, records),
+        charts=_draw(history, kills, n_decisions - n_killed, records, comparisons),
     )
 
 
@@ -258,7 +265,11 @@ def _records(rates: list[HitRate], gate: PromotionGate) -> tuple[ContextRecord, 
 
 
 def _draw(
-    history: tuple[EquityPoint, ...], kills: tuple[KillCount, ...], n_ordered: int, records: tuple[ContextRecord, ...]
+    history: tuple[EquityPoint, ...],
+    kills: tuple[KillCount, ...],
+    n_ordered: int,
+    records: tuple[ContextRecord, ...],
+    comparisons: tuple[Comparison, ...],
 ) -> dict[str, bytes]:
     from backtest import charts
 
@@ -285,4 +296,6 @@ def _draw(
     ]
     if points:
         pictures["hit_rates"] = draw_hit_rates(points)
+    if comparisons:
+        pictures["expectations"] = draw_expectations(comparisons)
     return pictures

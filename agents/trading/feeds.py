@@ -21,13 +21,17 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from agents.trading.listings import Listing
+from agents.trading.listings import SEC_URL, Listing
 from agents.trading.news import NewsCategory, NewsItem, Urgency, classify, find_tickers
 from agents.trading.web import Page, Web
 from core.errors import DataError
 
-EDGAR_URL = "https://www.sec.gov/cgi-bin/browse-edgar?action=getcurrent&type=8-K&count=100&output=atom"
+EDGAR_PATH = "/cgi-bin/browse-edgar?action=getcurrent&type=8-K&count=100&output=atom"
+EDGAR_URL = f"{SEC_URL}{EDGAR_PATH}"
 """EDGAR's newest 8-K filings."""
+
+EDGAR = "edgar"
+"""Name of the source."""
 
 MAX_HEADLINE, MAX_SUMMARY, MAX_KEY = 2_000, 20_000, 500
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -176,7 +180,11 @@ class EdgarFeed(NewsFeed):
     """
 
     def __init__(self, web: Web, listings: Sequence[Listing] = (), *, url: str = EDGAR_URL) -> None:
-        super().__init__("edgar", url, web)
+        super().__init__(EDGAR, url, web)
+        self.know(listings)
+
+    def know(self, listings: Sequence[Listing]) -> None:
+        """Take filers' tickers from these listings from now on; of a company with several, the first."""
         self._tickers = {listing.cik: listing.ticker for listing in reversed(listings)}
 
     def _read(self, entry: _Entry) -> NewsItem:

@@ -8,16 +8,16 @@ source that fails does not keep the others from being read. It runs by itself: n
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from agents.trading.feeds import Dropped, Source
 from agents.trading.news import CATEGORIES, NewsItem, Urgency, read_severity
 from core.clock import Clock
 from core.errors import ConfigurationError, DataError
 from core.store.trading import TradingStore
-from core.types import RawSignal
+from core.types import AgentHealth, HealthReport, RawSignal
 
 _SIGNALS = uuid.UUID("6f1f0c58-5f0d-4f0c-9f3e-6a2f1f9a7c11")
 
@@ -68,6 +68,8 @@ class Harvest:
         Items that are not due yet.
     dropped : tuple of Dropped
     failures : tuple of SourceFailure
+    n_read : int, default=0
+        Sources that could be read.
     """
 
     n_new: int
@@ -75,6 +77,26 @@ class Harvest:
     n_held: int
     dropped: tuple[Dropped, ...]
     failures: tuple[SourceFailure, ...]
+    n_read: int = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there were sources and none of them could be read."""
+        return bool(self.failures) and self.n_read == 0
+
+
+def source_health(agent_name: str, failures: Iterable[SourceFailure], *, is_lost: bool, checked_at: datetime) -> HealthReport:
+    """Return how an agent is doing by its sources: degraded where some failed, failed where none is left.
+
+    Notes
+    -----
+    It names the sources and not why they failed: an address may hold a key, and a report goes to whoever is alerted.
+    """
+    names = ", ".join(sorted({failure.source for failure in failures}))
+    if not names:
+        return HealthReport(agent_name=agent_name, status=AgentHealth.HEALTHY, checked_at=checked_at)
+    status = AgentHealth.FAILED if is_lost else AgentHealth.DEGRADED
+    return HealthReport(agent_name=agent_name, status=status, message=f"fails: {names}"[:2000], checked_at=checked_at)
 
 
 class Hermes:
@@ -124,7 +146,14 @@ class Hermes:
                 n_new += stored.inserted
                 n_known += not stored.inserted
             source.confirm()
-        return Harvest(n_new=n_new, n_known=n_known, n_held=n_held, dropped=tuple(dropped), failures=tuple(failures))
+        return Harvest(
+            n_new=n_new,
+            n_known=n_known,
+            n_held=n_held,
+            dropped=tuple(dropped),
+            failures=tuple(failures),
+            n_read=len(self._sources) - len(failures),
+        )
 
     def read(self, item: NewsItem) -> RawSignal:
         """Return the signal that an item is; its identity follows from the source and its key."""

@@ -149,11 +149,6 @@ class Housekeeping:
         if due or not self._recovered:
             self.tick()
 
-    def report_broker(self) -> HealthReport:
-        """Return how the way to the broker is doing, as of the last tick."""
-        ok = self.synced.reachable
-        return self._report("ares", AgentHealth.HEALTHY if ok else AgentHealth.FAILED, self.synced.reason)
-
     def report_book(self) -> HealthReport:
         """Return how the book is doing: failed while the equity is unknown, degraded while something is halted."""
         valuation, halts = self.argus.valuation, self.argus.halts()
@@ -190,8 +185,6 @@ class Housekeeping:
         for scope in sorted({ALL, *now_halted, *self._halted}):
             self._tell(f"trading {scope}", "halted" if scope in now_halted else "open", now_halted.get(scope, ""))
         self._halted = set(now_halted)
-        self._tell("broker", "reachable" if self.synced.reachable else "unreachable", self.synced.reason)
-        self._tell("equity", "unknown" if valuation.equity is None else "known", ", ".join(valuation.unpriced))
         return valuation
 
     def _open_account(self, now: datetime) -> None:
@@ -237,3 +230,20 @@ class Housekeeping:
     def _tell(self, subject: str, state: str, text: str) -> None:
         if self.alerts is not None:
             self.alerts.report(subject, state, text)
+
+    def probe(self) -> HealthReport:
+        """Ask the broker whether it answers, and return how the way to it is doing now.
+
+        Notes
+        -----
+        It costs one question, for the account, and changes nothing. Where nobody answers, the next tick is a recovery. A broker
+        that answers again, or answered this and not what the last tick asked, is degraded until a tick succeeds.
+        """
+        try:
+            self._account()
+        except (BrokerError, DataError) as error:
+            self._recovered = False
+            return self._report("ares", AgentHealth.FAILED, f"{error}")
+        if self.synced.reachable:
+            return self._report("ares", AgentHealth.HEALTHY, "")
+        return self._report("ares", AgentHealth.DEGRADED, f"it answers; at the last round: {self.synced.reason}")

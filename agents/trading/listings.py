@@ -18,7 +18,9 @@ from core.message import Message
 from core.store.trading_records import Exchange, TickerMapping
 from core.types import Identifier, Ticker
 
-SEC_LISTINGS_URL = "https://www.sec.gov/files/company_tickers_exchange.json"
+SEC_URL = "https://www.sec.gov"
+SEC_LISTINGS_PATH = "/files/company_tickers_exchange.json"
+SEC_LISTINGS_URL = f"{SEC_URL}{SEC_LISTINGS_PATH}"
 _FIELDS = ["cik", "name", "ticker", "exchange"]
 _COLUMNS = ["supplier_name", "ticker", "exchange"]
 _EXCHANGES: Mapping[str, Exchange] = MappingProxyType({"Nasdaq": Exchange.NASDAQ, "NYSE": Exchange.NYSE})

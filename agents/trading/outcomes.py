@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agents.brokers.broker import exit_ids
+from agents.trading.expectations import find_expectation
 from agents.trading.experience import Experience, win_streak
 from agents.trading.seniority import Ladder, find_participants
 from core.errors import ChatModelError, StoreConflictError
@@ -32,21 +33,6 @@ _DUST = 1e-9
 _BUYING = (PipelineStatus.PENDING, PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED, PipelineStatus.UNKNOWN)
 BY_DECISION = "signal"
 """Exit reason of a position that a negative signal closed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expectation:
-    """What the backtest of the traded strategy promised.
-
-    Parameters
-    ----------
-    strategy_id : str
-    return_per_trade : float
-        Mean net return of a trade, as a fraction.
-    """
-
-    strategy_id: str
-    return_per_trade: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +55,8 @@ class OutcomeResolver:
     experience : Experience
     knowledge : KnowledgeBase, optional
     research : ResearchStore, optional
-        Where `live_performance` lies; needed with `expectation`.
-    expectation : Expectation, optional
-        What live returns are compared with; without it none are written.
+        Where expectations are kept, and live returns written beside them: of each trade on a signal of a source of which
+        something is expected.
     """
 
     def __init__(
@@ -82,7 +67,6 @@ class OutcomeResolver:
         experience: Experience,
         knowledge: KnowledgeBase | None = None,
         research: ResearchStore | None = None,
-        expectation: Expectation | None = None,
     ) -> None:
         self.store = store
         self.log = log
@@ -90,7 +74,6 @@ class OutcomeResolver:
         self.experience = experience
         self.knowledge = knowledge
         self.research = research
-        self.expectation = expectation
 
     def resolve(self, now: datetime) -> list[Trade]:
         """Close every open trade whose shares were all sold, tell the outcomes, and return the trades.
@@ -184,9 +167,10 @@ class OutcomeResolver:
         remembered = self._remember(decided)
         passed = find_participants(self.store, waiting)
         record = self.store.trades.list_trades()
+        sources = self.store.find_sources([trade.signal_id for trade in waiting if trade.signal_id is not None])
         earned = []
         for trade in waiting:
-            self._compare(trade)
+            self._compare(trade, sources.get(trade.signal_id or ""))
             streak = win_streak([item for item in record if _ended_by(item, trade)])
             earned += self.experience.entries(trade, passed.get(trade.trade_id, frozenset()), streak=streak)
         self.store.mint_exp(earned)
@@ -219,13 +203,16 @@ class OutcomeResolver:
             _log.warning("the outcomes of %d trades wait for the embedder's model: %s", len(decided), error)
             return False
 
-    def _compare(self, trade: Trade) -> None:
-        if self.expectation is None or self.research is None or trade.closed_at is None or trade.net_pnl_pct is None:
+    def _compare(self, trade: Trade, source: str | None) -> None:
+        if self.research is None or source is None or trade.closed_at is None or trade.net_pnl_pct is None:
+            return
+        expectation = find_expectation(self.research, source)
+        if expectation is None:
             return
         point = LivePerformance(
-            strategy_id=f"{self.expectation.strategy_id}/{trade.symbol}",
+            strategy_id=f"{expectation.strategy_id}/{trade.symbol}",
             ts=trade.closed_at,
-            expected_return=self.expectation.return_per_trade,
+            expected_return=expectation.return_per_trade,
             realised_return=max(-1.0, trade.net_pnl_pct),
             details={"trade_id": trade.trade_id, "context_key": trade.context_key},
         )

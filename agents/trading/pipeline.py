@@ -116,7 +116,6 @@ class Pipeline:
                 Experience(store, config.experience),
                 context.store.knowledge,
                 context.store.service,
-                context.expectation,
             ),
             argus=self.argus,
             trade_log=self.trade_log,
@@ -195,10 +194,10 @@ class Pipeline:
         return self.argus.resume(scope, actor=actor, now=self.context.clock.now())
 
     def register(self, watchdog: Watchdog) -> None:
-        """Have a watchdog look at every agent; one that cannot reach the broker is restarted by connecting again."""
+        """Have a watchdog look at every agent; where the broker does not answer it connects again."""
         for name, breaker in self.breakers.items():
             watchdog.register(name, breaker.report)
-        watchdog.register("ares", self.housekeeping.report_broker, self.context.broker.connect)
+        watchdog.register("ares", self.housekeeping.probe, self.context.broker.connect)
         watchdog.register("argus", self.housekeeping.report_book)
 
     # The graph's own stages

@@ -85,6 +85,8 @@ def run_rounds(
     clock: Clock,
     hours: OpeningHours,
     every_seconds: float,
+    rest: Callable[[], None],
+    rest_seconds: float,
     sleep: Callable[[float], None],
     on_round: Callable[[Round], None],
     on_wait: Callable[[datetime], None],
@@ -100,8 +102,11 @@ def run_rounds(
     hours : OpeningHours
     every_seconds : float
         From the beginning of a round to that of the next.
+    rest : callable
+        Does what is due between rounds: after each round, and then every `rest_seconds`, while the exchange is closed too.
+    rest_seconds : float
     sleep : callable
-        Takes seconds.
+        Takes seconds, `rest_seconds` at most, so that a laptop that was closed meanwhile does not oversleep.
     on_round, on_wait : callable
         Told of each round, and of the opening that is waited for.
     most : int, optional
@@ -112,18 +117,26 @@ def run_rounds(
     int
         Rounds done.
     """
+
+    def wait_until(at: datetime) -> None:
+        rest()
+        while (left := (at - clock.now()).total_seconds()) > 0.0:
+            sleep(min(left, rest_seconds))
+            if clock.now() < at:
+                rest()
+
     done = 0
     while most is None or done < most:
         now = clock.now()
         if hours.closes_at(now) is None:
             opening = hours.next_open(now)
             on_wait(opening)
-            _sleep_until(opening, clock, sleep)
+            wait_until(opening)
             continue
         on_round(step())
         done += 1
         if most is None or done < most:
-            _sleep_until(now + timedelta(seconds=every_seconds), clock, sleep)
+            wait_until(now + timedelta(seconds=every_seconds))
     return done
 
 
@@ -147,9 +160,3 @@ def feed_broker(broker: PaperBroker, data: MarketData, now: datetime, symbols: C
 def _concerned(pipeline: Pipeline) -> set[str]:
     orders = pipeline.log.list_open_orders()
     return {order.symbol for order in orders} | {line.symbol for line in pipeline.log.list_ledger() if line.qty}
-
-
-def _sleep_until(at: datetime, clock: Clock, sleep: Callable[[float], None]) -> None:
-    """Sleep in short naps, so that a laptop that was closed meanwhile does not oversleep."""
-    while (left := (at - clock.now()).total_seconds()) > 0.0:
-        sleep(min(left, 60.0))

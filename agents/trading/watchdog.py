@@ -84,6 +84,11 @@ class Watchdog:
         self._known = self._load_known()
         alerts.remember(NAME, self._known.get(NAME, AgentHealth.HEALTHY).value)
 
+    @property
+    def interval(self) -> timedelta:
+        """How often it looks."""
+        return timedelta(seconds=self._config.interval_seconds)
+
     def register(self, agent_name: str, check: Callable[[], HealthReport], restart: Callable[[], None] | None = None) -> None:
         """Watch an agent.
 
@@ -91,8 +96,8 @@ class Watchdog:
         ----------
         agent_name : str
         check : callable
-            Returns how it is doing, at once: it is called on the watchdog's own thread. An error of the framework, the system
-            or the network means failed.
+            Returns how it is doing now, and soon: whoever looks waits for it. An error of the framework, the system or the
+            network means failed.
         restart : callable, optional
             Brings a failed agent back; None where only a person can.
 

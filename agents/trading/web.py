@@ -22,6 +22,16 @@ _BUSY = (429, 503)
 _MOST_REDIRECTS = 3
 
 
+def is_address(text: str) -> bool:
+    """Return whether a text is an address of the web: http or https, a host, and nothing that an address cannot hold."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and text.isascii() and text.isprintable() and " " not in text
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebConfig:
     """How pages are fetched.

@@ -41,6 +41,7 @@ _REASONS = {
 @as_json
 def doctor(as_json: bool) -> None:
     """Check the installation: the store, its knowledge base, the versions, the trial ledger's hash chain."""
+    from agents.trading.alerts import configured_channels
     from core.errors import StoreError
     from core.provenance import code_version
     from core.settings import Settings, StoreKind
@@ -70,6 +71,8 @@ def doctor(as_json: bool) -> None:
                 "ledger": "whole" if not damaged else [f"trial {row['trial_id']} {row['problem']}" for row in damaged],
             }
         found |= {
+            "alerts": ", ".join(channel.name for channel in configured_channels(settings)),
+            "contact": settings.contact or "AQF_CONTACT is not set: neither EDGAR nor arXiv is asked",
             "model": settings.llm_model if settings.has_model else "none configured: the rules planner works without",
             "packages": {name: version(name) for name in _PACKAGES},
         }

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,71 +11,101 @@ import click
 
 from aqf import screen
 from aqf.commands.research import as_json
+from aqf.commands.sections import SectionedGroup, option_of
 from aqf.commands.trade_ab import ab
+from aqf.commands.trade_alerts import alerts
+from aqf.commands.trade_learn import learn
 from aqf.commands.trade_records import COMMANDS, end_of
 from aqf.commands.trade_replay import replay
 
 if TYPE_CHECKING:
-    from agents.trading.market_data import MarketData
     from agents.trading.running import Round
-    from agents.trading.sessions import ExchangeSessions
-    from core.clock import Clock
-    from core.settings import Settings
+
+_rounds, _account, _news = option_of("Rounds"), option_of("Account and prices"), option_of("News")
+_rules, _people = option_of("Rules"), option_of("Who is told")
+
+
+def _read_feeds(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Read NAME=URL, of each one."""
+    from agents.trading.feeds import EDGAR
+    from agents.trading.web import is_address
+
+    feeds: dict[str, str] = {}
+    for text in given:
+        name, sign, url = (part.strip() for part in text.partition("="))
+        if not sign or not name or "/" in name:
+            raise click.BadParameter(f"must be NAME=URL, such as wire=https://example.org/rss, was {text!r}.")
+        if not is_address(url):
+            raise click.BadParameter(f"{name} must have an address that begins with http:// or https://, was {url!r}.")
+        if name == EDGAR:
+            raise click.BadParameter(f"{EDGAR} is the name of the SEC's filings: say --edgar, or choose another name.")
+        if name in feeds:
+            raise click.BadParameter(f"{name} is given twice: what is new is told by name and key, so each needs its own.")
+        feeds[name] = url
+    return tuple(feeds.items())
 
 
 @click.group(
+    cls=SectionedGroup,
     invoke_without_command=True,
     epilog="""\b
 Examples:
-  aqf trade --once --data prices.csv             decide on what waits in the store, once
+  aqf trade --once --data prices.csv --news news.csv      decide on what is new and what waits, once
+  aqf trade --loop 900 --data prices.csv --edgar          every 15 minutes while the exchange is open
+  aqf trade --loop 900 --data prices.csv --feed wire=https://example.org/rss
+  aqf trade --loop 900 --data prices.csv --use-case equity_momentum
   aqf trade --once --broker alpaca --data alpaca --data indices.csv
-  aqf trade --loop 900 --data prices.csv         every 15 minutes while the exchange is open
-  aqf trade replay tests/replay/market.csv       judge recorded rows, and compare
-  aqf trade halt --reason "looking into it"      nothing new until `aqf trade resume`""",
+  aqf trade learn --papers papers/                        what the model reads before it judges
+  aqf trade alerts --test                                 does an alert reach you?
+  aqf trade halt --reason "looking into it"               nothing new until `aqf trade resume`
+  aqf trade replay tests/replay/market.csv                judge recorded rows, and compare""",
 )
-@click.option("--once", is_flag=True, help="Do one round: what was filled, the book, the signals that wait.")
-@click.option(
-    "--loop", "every", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Rounds, only in sessions of the exchange."
-)
-@click.option("--rounds", type=click.IntRange(1), help="End --loop after so many rounds.")
-@click.option("--calendar", default="XNYS", show_default=True, help="Exchange calendar of --loop.")
-@click.option(
+@_rounds("--once", is_flag=True, help="Do one round: what was filled, the book, the signals that wait.")
+@_rounds("--loop", "every", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Rounds, in sessions of the exchange.")
+@_rounds("--rounds", type=click.IntRange(1), metavar="N", help="End --loop after so many rounds.")
+@_rounds("--calendar", default="XNYS", show_default=True, help="Exchange calendar of --loop.")
+@_account(
     "--broker",
     default="paper",
     show_default=True,
     type=click.Choice(["paper", "alpaca", "ib"]),
     help="Whose account: on paper in the store, at Alpaca, or behind TWS or IB Gateway.",
 )
-@click.option(
+@_account(
     "--data",
     multiple=True,
     default=("packaged",),
     show_default=True,
     help="Prices: `packaged`, `alpaca`, a CSV or Parquet file, or an address with {symbol}; the first that knows a symbol.",
 )
-@click.option(
-    "--news", multiple=True, type=click.Path(path_type=Path), help="CSV or JSONL file of news to take in; may be repeated."
+@_account(
+    "--cash",
+    type=click.FloatRange(0, 1e12, min_open=True),
+    default=100_000,
+    show_default=True,
+    metavar="AMOUNT",
+    help="Of a new account of the paper broker.",
 )
-@click.option("--lists", type=click.Path(file_okay=False, path_type=Path), help="Sanctions lists.  [AQF_HOME/sanctions]")
-@click.option("--fictitious-lists", is_flag=True, help="Screen against made-up lists: for trying out, on paper.")
-@click.option("--sizing", default="ramp", show_default=True, type=click.Choice(["ramp", "kelly", "probation", "fixed"]))
-@click.option(
+@_account(
     "--expiry",
     "expiry_minutes",
     type=click.FloatRange(1, 20_000),
-    default=120.0,
+    default=120,
     show_default=True,
-    help="Minutes an entry waits.",
+    metavar="MINUTES",
+    help="How long an entry waits; below a day (1440) it ends with the session. Daily bars need 6000.",
 )
-@click.option(
-    "--cash",
-    type=click.FloatRange(0, 1e12, min_open=True),
-    default=100_000.0,
-    show_default=True,
-    help="Of a new account of the paper broker.",
+@_news("--news", multiple=True, type=click.Path(path_type=Path), help="CSV or JSONL file of news; may be repeated.")
+@_news("--feed", "feeds", multiple=True, callback=_read_feeds, metavar="NAME=URL", help="RSS or Atom feed; may be repeated.")
+@_news("--edgar", is_flag=True, help="The newest 8-K filings at the SEC, which wants AQF_CONTACT to be set.")
+@_news(
+    "--use-case", "cases", multiple=True, metavar="NAME", help="A use case that tells of the prices of --data; may be repeated."
 )
-@click.option("--webhook", help="Address that changes of state are posted to.")
-@click.option("--rules", "rule_mode", is_flag=True, help="Ask no model, even where one is configured.")
+@_rules("--lists", type=click.Path(file_okay=False, path_type=Path), help="Sanctions lists.  [AQF_HOME/sanctions]")
+@_rules("--fictitious-lists", is_flag=True, help="Screen against made-up lists: for trying out, on paper.")
+@_rules("--sizing", default="ramp", show_default=True, type=click.Choice(["ramp", "kelly", "probation", "fixed"]))
+@_rules("--rules", "rule_mode", is_flag=True, help="Ask no model, even where one is configured.")
+@_people("--webhook", help="Address that alerts are posted to.  [AQF_ALERT_WEBHOOK_URL]")
 @as_json
 @click.pass_context
 def trade(
@@ -89,14 +116,17 @@ def trade(
     calendar: str,
     broker: str,
     data: tuple[str, ...],
+    cash: float,
+    expiry_minutes: float,
     news: tuple[Path, ...],
+    feeds: tuple[tuple[str, str], ...],
+    edgar: bool,
+    cases: tuple[str, ...],
     lists: Path | None,
     fictitious_lists: bool,
     sizing: str,
-    expiry_minutes: float,
-    cash: float,
-    webhook: str | None,
     rule_mode: bool,
+    webhook: str | None,
     as_json: bool,
 ) -> None:
     """Decide on the signals that wait in the store, and look after what was decided before, on paper unless --broker says more.
@@ -109,138 +139,64 @@ def trade(
         return
     if once == (every is not None):
         raise click.UsageError("give --once, --loop SECONDS, or a command: `aqf trade --help` lists them.")
+    import time
+    from contextlib import ExitStack
+
     with ExitStack() as stack:
         with screen.working("opening the desk", quiet=as_json):
-            step, clock, hours = _open_desk(
-                stack,
-                broker=broker,
+            from agents.brokers.opening import BrokerKind
+            from agents.trading.desk_opening import DeskOptions, open_desk
+            from agents.trading.sessions import ExchangeSessions
+            from core.clock import SystemClock
+            from core.settings import Settings
+            from use_cases.live import UseCaseFeed
+            from use_cases.registry import load_use_case
+            from use_cases.sectors import SECTORS
+
+            chosen = [load_use_case(name) for name in dict.fromkeys(cases)]
+            for case in chosen:
+                case.check_live()  # told before anything is opened
+            options = DeskOptions(
+                broker=BrokerKind(broker),
                 data=data,
                 news=news,
+                feeds=feeds,
+                edgar=edgar,
                 lists=lists,
                 fictitious_lists=fictitious_lists,
                 sizing=sizing,
                 rule_mode=rule_mode,
                 expiry_minutes=expiry_minutes,
                 cash=cash,
-                webhook=webhook,
-                calendar=calendar,
+                webhook_url=webhook,
             )
+            clock, hours = SystemClock(), ExchangeSessions(calendar)
+            opened = open_desk(
+                options,
+                Settings.load(),
+                clock=clock,
+                hours=hours,
+                sectors=SECTORS,
+                tell=lambda line: screen.say(f"  {line}"),
+                producers=lambda context: [UseCaseFeed(case, context.store, context.data, clock) for case in chosen],
+            )
+            desk = stack.enter_context(opened)
         if every is None:
-            _tell(step(), as_json=as_json)
-            return
-        import time
-
-        from agents.trading.running import run_rounds
-
-        run_rounds(
-            step,
-            clock=clock,
-            hours=hours,
-            every_seconds=every,
-            sleep=time.sleep,
-            on_round=lambda done: _tell(done, as_json=as_json),
-            on_wait=lambda opening: screen.say(f"  {calendar} is closed until {opening:%Y-%m-%d %H:%M} UTC"),
-            most=rounds,
-        )
+            _tell(desk.round(), as_json=as_json)
+        else:
+            desk.trade(
+                hours=hours,
+                every_seconds=every,
+                sleep=time.sleep,
+                on_round=lambda done: _tell(done, as_json=as_json),
+                on_wait=lambda opening: screen.say(f"  {calendar} is closed until {opening:%Y-%m-%d %H:%M} UTC"),
+                most=rounds,
+            )
+        desk.look()
 
 
-for command in (ab, replay, *COMMANDS):
+for command in (ab, alerts, learn, replay, *COMMANDS):
     trade.add_command(command)
-
-
-def _open_desk(
-    stack: ExitStack,
-    *,
-    broker: str,
-    data: tuple[str, ...],
-    news: tuple[Path, ...],
-    lists: Path | None,
-    fictitious_lists: bool,
-    sizing: str,
-    rule_mode: bool,
-    expiry_minutes: float,
-    cash: float,
-    webhook: str | None,
-    calendar: str,
-) -> tuple[Callable[[], Round], Clock, ExchangeSessions]:
-    """Open store, broker and pipeline, and return what does one round, the clock and the exchange's hours."""
-    from agents.brokers.opening import BrokerKind
-    from agents.brokers.paper import PaperConfig
-    from agents.trading.alerts import Alerts, AlertsConfig, build_channels
-    from agents.trading.ares import AresConfig
-    from agents.trading.broker_market import LayeredMarket
-    from agents.trading.context import TradingConfig, TradingContext, find_lists
-    from agents.trading.hermes import Hermes, HermesConfig
-    from agents.trading.news_files import NewsFile
-    from agents.trading.pipeline import build_pipeline
-    from agents.trading.running import run_round
-    from agents.trading.sanctions import FictitiousLists, ListSource, SanctionsFiles
-    from agents.trading.sessions import ExchangeSessions
-    from agents.trading.sizing import build_sizing
-    from core.clock import SystemClock
-    from core.errors import ConfigurationError
-    from core.settings import Settings
-    from core.store.trading_lock import trading_alone
-    from use_cases.sectors import SECTORS
-
-    settings, clock, hours = Settings.load(), SystemClock(), ExchangeSessions(calendar)
-    published: ListSource = SanctionsFiles(find_lists(lists or settings.home / "sanctions"))
-    context = stack.enter_context(
-        TradingContext.from_settings(
-            settings,
-            data=LayeredMarket([_open_market(stack, source, settings, clock) for source in data]),
-            lists=FictitiousLists(clock) if fictitious_lists else published,
-            clock=clock,
-            broker_kind=BrokerKind(broker),
-            # Prices come in bars of any length, and rounds at any time within one.
-            paper=PaperConfig(initial_cash=cash, bar_seconds=None),
-            config=TradingConfig(ares=AresConfig(expiry_minutes=expiry_minutes)),
-            rule_mode=rule_mode,
-            sizing=build_sizing(sizing),
-            sectors=SECTORS,
-            sessions=hours,
-            alerts=Alerts(build_channels(webhook_url=webhook), AlertsConfig(), clock),
-        )
-    )
-    if fictitious_lists and not context.broker.is_paper:
-        raise ConfigurationError(
-            "--fictitious-lists is for trying out, on paper: real money needs the published ones, --lists."
-        )
-    hermes = Hermes(context.store.trading, [NewsFile(path, clock) for path in news], HermesConfig(), clock)
-    check_lock = stack.enter_context(trading_alone(context.store))
-    pipeline = build_pipeline(context)
-    worker = f"aqf-trade-{os.getpid()}"
-
-    def step() -> Round:
-        check_lock()
-        for failure in hermes.collect().failures:
-            screen.say(f"  {failure.source} cannot be read: {failure.reason}")
-        done = run_round(pipeline, worker)
-        if not pipeline.housekeeping.synced.reachable:
-            screen.say(f"  the broker does not answer: {pipeline.housekeeping.synced.reason}")
-        return done
-
-    return step, clock, hours
-
-
-def _open_market(stack: ExitStack, source: str, settings: Settings, clock: Clock) -> MarketData:
-    from agents.trading.packaged_market import load_packaged_market, read_csv_market
-
-    if source == "packaged":
-        return load_packaged_market()
-    if source == "alpaca":
-        from agents.trading.broker_market import AlpacaDataConfig, AlpacaMarket
-
-        key_id, secret = settings.require_alpaca_keys()
-        return stack.enter_context(AlpacaMarket(AlpacaDataConfig(key_id=key_id, secret=secret)))
-    if not source.startswith(("http://", "https://")):
-        return read_csv_market(source)
-    from agents.trading.downloaded_market import DownloadConfig, DownloadedMarket
-    from agents.trading.web import Web, WebConfig
-    from core.provenance import code_version
-
-    web = stack.enter_context(Web(WebConfig(user_agent=f"aqf/{code_version()}")))
-    return DownloadedMarket(web, DownloadConfig(address=source), clock)
 
 
 def _tell(done: Round, *, as_json: bool) -> None:

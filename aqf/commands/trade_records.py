@@ -75,7 +75,8 @@ def status(as_json: bool) -> None:
     if system is not None:
         click.echo(f"seniority {system.tier.value}, level {system.level}; lowest: {system.lowest_agent}")
     for agent in health:
-        click.echo(f"  {agent.agent_name}: {agent.status.value} {agent.message}".rstrip())
+        seen = f"{agent.checked_at:%Y-%m-%d %H:%M} UTC"
+        click.echo(f"  {agent.agent_name}: {agent.status.value} at {seen}{f', {agent.message}' if agent.message else ''}")
     if last:
         stage, constraint = end_of(last[0])
         click.echo(

@@ -20,6 +20,8 @@ from core.types import DecisionTrace, FilteredSignal, Identifier, PipelineStatus
 MAX_HEADLINE = 2_000
 MAX_SUMMARY = 20_000
 """Characters of a signal that the table of signals holds."""
+DIRECT = "pipeline"
+"""Source of a signal that was handed to the pipeline by its caller, not taken from the store."""
 ALL = "all"
 """Scope of a halt that stops every new order."""
 OPEN_STATES = (
@@ -98,7 +100,7 @@ class NewSignal:
     """A signal to store if it is not there; `raw_text` is what came where it could not be read."""
 
     signal: RawSignal
-    source: str = "pipeline"
+    source: str = DIRECT
     raw_text: str | None = None
 
 

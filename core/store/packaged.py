@@ -18,9 +18,8 @@ def ensure_dataset(store: Store, name: str) -> Dataset:
     MissingDataError
         If neither the store nor an installed package has it.
     """
-    packaged = {info.name for info in list_datasets()}
-    stored = {dataset.name for dataset in store.service.list_datasets()}
-    if name in packaged and name not in stored:
+    stored = _stored_names(store, name)
+    if name not in stored:
         info = dataset_info(name)
         return store.service.import_dataset(
             load_dataset(name),
@@ -30,7 +29,27 @@ def ensure_dataset(store: Store, name: str) -> Dataset:
             caveats=info.caveats,
             tradable=info.tradable,
         )
-    if name not in stored:
+    return store.service.find_dataset(name)
+
+
+def find_symbols(store: Store, name: str) -> tuple[str, ...]:
+    """Return the symbols of a data set, without loading a packaged one into the store.
+
+    Raises
+    ------
+    MissingDataError
+        If neither the store nor an installed package has it.
+    """
+    if name in _stored_names(store, name):
+        return tuple(store.service.find_dataset(name).symbols)
+    return load_dataset(name).symbols
+
+
+def _stored_names(store: Store, name: str) -> set[str]:
+    """Return the data sets of the store, if `name` is one of them or ships with a package."""
+    packaged = {info.name for info in list_datasets()}
+    stored = {dataset.name for dataset in store.service.list_datasets()}
+    if name not in packaged | stored:
         known = sorted(packaged | stored)
         close = difflib.get_close_matches(name, known, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
@@ -38,4 +57,4 @@ def ensure_dataset(store: Store, name: str) -> Dataset:
             f"unknown data set {name!r}.{meant} There are {', '.join(known)}; "
             "bring your own with `aqf data import FILE.csv --name NAME`."
         )
-    return store.service.find_dataset(name)
+    return stored

@@ -93,6 +93,14 @@ class TradingStore:
         """Take the oldest open signals; for 15 minutes nobody else gets the same ones."""
         return [read_message(RawSignal, row) for row in self.gateway.rpc("claim_signals", worker=worker, n=n)]
 
+    def find_sources(self, signal_ids: Sequence[str]) -> dict[str, str]:
+        """Return which source each of these signals came from, by identity."""
+        if not signal_ids:
+            return {}
+        ids = [UUID(check_uuid("signal_ids", signal_id)) for signal_id in sorted(set(signal_ids))]
+        rows = self.gateway.select("signals", columns=("signal_id", "source"), where={"signal_id": ("in", ids)})
+        return {str(row["signal_id"]): str(row["source"]) for row in rows}
+
     def consume_signals(self, worker: str, signal_ids: Sequence[str]) -> int:
         """Close signals that this worker holds, and return how many those were."""
         ids = [UUID(check_uuid("signal_ids", signal_id)) for signal_id in signal_ids]

@@ -175,9 +175,16 @@ def test_half_of_supabase_is_an_error_that_names_the_other_half(bare: pytest.Mon
 
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"), ("APCA_API_SECRET_KEY", "APCA_API_KEY_ID")],
+    [
+        ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"),
+        ("APCA_API_SECRET_KEY", "APCA_API_KEY_ID"),
+        ("AQF_TELEGRAM_TOKEN", "AQF_TELEGRAM_CHAT_ID"),
+        ("AQF_TELEGRAM_CHAT_ID", "AQF_TELEGRAM_TOKEN"),
+    ],
 )
-def test_half_of_alpacas_keys_is_an_error_that_names_the_other_half(bare: pytest.MonkeyPatch, name: str, missing: str) -> None:
+def test_half_of_alpacas_keys_or_of_telegram_is_an_error_that_names_the_rest(
+    bare: pytest.MonkeyPatch, name: str, missing: str
+) -> None:
     bare.setenv(name, "hunter2")
     bare.setenv(missing, " ")
     with pytest.raises(ConfigurationError, match=f"{name} is set but {missing} is not: set both, or neither") as refusal:
@@ -219,6 +226,44 @@ def test_brokers_are_where_the_variables_say_or_where_they_usually_are(bare: pyt
     ],
 )
 def test_an_address_of_a_broker_that_is_none_is_named_by_its_variable(bare: pytest.MonkeyPatch, name: str, value: str) -> None:
+    bare.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name}: "):
+        Settings.load()
+
+
+def test_alerts_go_where_the_variables_say_and_stay_secret(bare: pytest.MonkeyPatch) -> None:
+    settings = Settings.load()
+    assert (settings.alert_webhook_url, settings.telegram_token, settings.telegram_chat_id) == (None, None, None)
+    bare.setenv("AQF_ALERT_WEBHOOK_URL", "https://example.org/?key=hunter2")
+    bare.setenv("AQF_TELEGRAM_TOKEN", "123:hunter3")
+    bare.setenv("AQF_TELEGRAM_CHAT_ID", "-42")
+    settings = Settings.load()
+    assert settings.alert_webhook_url is not None
+    assert settings.alert_webhook_url.get_secret_value() == "https://example.org/?key=hunter2"
+    assert settings.telegram_chat_id == "-42"
+    assert "hunter" not in repr(settings)
+
+
+def test_a_contact_is_required_with_the_remedy_where_it_is_needed(bare: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"AQF_CONTACT is not set: .* set it to a mail address of yours"):
+        Settings.load().require_contact()
+    for contact in ("ada@example.org", "https://example.org/about"):
+        bare.setenv("AQF_CONTACT", contact)
+        assert Settings.load().require_contact() == contact
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AQF_CONTACT", "Ada"),
+        ("AQF_CONTACT", "ada@example.org\r\nHost: x"),
+        ("AQF_CONTACT", "ad\u00e4@example.org"),
+        ("AQF_SEC_URL", "sec.gov"),
+        ("AQF_ARXIV_URL", "ftp://arxiv.org"),
+        ("AQF_TELEGRAM_URL", "http://[::1"),
+    ],
+)
+def test_a_contact_or_an_address_that_is_none_is_named_by_its_variable(bare: pytest.MonkeyPatch, name: str, value: str) -> None:
     bare.setenv(name, value)
     with pytest.raises(ConfigurationError, match=f"{name}: "):
         Settings.load()

@@ -14,7 +14,7 @@ import numpy as np
 from agents.research.request import Candidate
 from core.market import load_dataset
 from core.market.panel import Panel
-from core.store.packaged import ensure_dataset
+from core.store.packaged import ensure_dataset, find_symbols
 from core.store.records import Dataset
 from core.types import RawSignal, Severity, SignalCategory
 from features.labels import forward_returns
@@ -23,10 +23,11 @@ from use_cases.command import build_command
 
 if TYPE_CHECKING:
     from agents.research.runner import ResearchContext
+    from core.store.opening import Store
 
 LABEL_HORIZON = 21
 N_LEADERS = 3
-_FORMATION, _SKIPPED = 252, 21
+_FORMATION, _SKIPPED, _WEEK = 252, 21, 5
 _NAMES = uuid5(NAMESPACE_URL, "aqf:use_cases/equity_momentum")
 
 
@@ -81,6 +82,14 @@ class EquityMomentum(StrategyUseCase):
             ),
         )
 
+    def symbols(self, store: Store) -> tuple[str, ...]:
+        """Return the stocks of its data set."""
+        return find_symbols(store, self._dataset)
+
+    def lookback(self) -> int:
+        """Return the bars that the rankings of now and of a week before are formed on."""
+        return _FORMATION + _WEEK
+
     def raw_signals(self, as_of: datetime, *, since: datetime | None = None, panel: Panel | None = None) -> list[RawSignal]:
         """Return, at the first bar of a week, the leaders by `momentum_12_1` and who fell out of the better half.
 
@@ -106,7 +115,7 @@ class EquityMomentum(StrategyUseCase):
         before = panel.index[place - 1].to_pydatetime() if since is None else since
         if as_of.isocalendar()[:2] == before.isocalendar()[:2]:
             return []
-        now, earlier = _rank(panel, place), _rank(panel, place - 5)
+        now, earlier = _rank(panel, place), _rank(panel, place - _WEEK)
         leaders = [symbol for symbol in list(now)[:N_LEADERS] if now[symbol] > 0.0]
         half = len(panel.symbols) // 2
         fallen = [symbol for symbol in list(earlier)[:half] if symbol not in list(now)[:half]]

@@ -116,9 +116,8 @@ class NewsArchive:
         ]
 
 
-@lru_cache(maxsize=4)
 def read_news(path: Path = PACKAGED) -> NewsArchive:
-    """Read a file of items.
+    """Read a file of items, again when it has changed.
 
     Raises
     ------
@@ -128,13 +127,20 @@ def read_news(path: Path = PACKAGED) -> NewsArchive:
         If a line is not as it must be; the text names it.
     """
     try:
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
+    except FileNotFoundError as error:
+        raise MissingDataError(f"there is no file {path}.") from error
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed_ns: int, size: int) -> NewsArchive:
+    try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise DataError(f"{path.name} must have the columns {', '.join(COLUMNS)}.")
             items = [_read_item(path, reader.line_num, row) for row in reader]
-    except FileNotFoundError as error:
-        raise MissingDataError(f"there is no file {path}.") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path.name} cannot be read as CSV in UTF-8: {error}.") from error
     return NewsArchive(_in_order(items))

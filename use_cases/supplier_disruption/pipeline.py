@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 import pandas as pd
 
 from agents.research.request import Candidate
+from core.errors import ConfigurationError
 from core.market.panel import FloatArray, Panel
-from core.store.packaged import ensure_dataset
+from core.store.packaged import ensure_dataset, find_symbols
 from core.store.records import Dataset
 from core.types import RawSignal
 from features.labels import event_labels
@@ -26,6 +27,7 @@ from use_cases.supplier_disruption.news import PACKAGED, read_news
 
 if TYPE_CHECKING:
     from agents.research.runner import ResearchContext
+    from core.store.opening import Store
 
 LABEL_HORIZON = 5
 _A_DAY = timedelta(days=1)
@@ -81,6 +83,24 @@ class SupplierDisruption(StrategyUseCase):
             Candidate(name=feature.name, plugin=feature.name, family="supply_chain", hypothesis=feature.hypothesis)
             for feature in FEATURES
         )
+
+    def symbols(self, store: Store) -> tuple[str, ...]:
+        """Return the customers: the stocks of its data set."""
+        return find_symbols(store, self._dataset)
+
+    def check_live(self) -> None:
+        """Check that its news is a file of one's own, to which lines are added.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is the packaged replay, in which nothing new ever stands.
+        """
+        if self._news == PACKAGED:
+            raise ConfigurationError(
+                f"the news of {self.name} is an invented replay that has ended: there is nothing live in it. Give real news to "
+                f"`aqf trade --news FILE`; `python -m use_cases.{self.name}.pipeline --mode trade` trades the replay."
+            )
 
     def raw_signals(self, as_of: datetime, *, since: datetime | None = None, panel: Panel | None = None) -> list[RawSignal]:
         """Return the items that were published after `since` (a day before by default) and by `as_of`."""

@@ -110,9 +110,10 @@ class EventMethods:
         rows = [{**point.to_dict(), "ts": point.ts} for point in points]
         return self.gateway.upsert("live_performance", rows, on_conflict=())
 
-    def list_live_performance(self, strategy_id: str, *, since: datetime | None = None) -> list[LivePerformance]:
-        """Return expected and realised returns of a strategy, oldest first."""
-        where: Where = {"strategy_id": strategy_id} if since is None else {"strategy_id": strategy_id, "ts": ("gte", since)}
-        return [
-            read_message(LivePerformance, row) for row in self.gateway.select("live_performance", where=where, order=("ts",))
-        ]
+    def list_live_performance(self, strategy_id: str | None = None, *, since: datetime | None = None) -> list[LivePerformance]:
+        """Return expected and realised returns of a strategy, or of all, oldest first."""
+        where: Where = {} if strategy_id is None else {"strategy_id": strategy_id}
+        if since is not None:
+            where = {**where, "ts": ("gte", since)}
+        rows = self.gateway.select("live_performance", where=where, order=("ts", "strategy_id"))
+        return [read_message(LivePerformance, row) for row in rows]

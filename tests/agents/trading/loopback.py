@@ -1,5 +1,6 @@
 """A small web server on this machine that answers what a test tells it to."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +13,16 @@ Handler = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Site:
-    """What it answers on every path, and what it was asked."""
+    """What it answers, on every path but those of `pages`, what it was asked, and what was posted to it."""
 
     url: str = ""
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     misbehave: Handler | None = None
+    pages: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    posted: list[tuple[str, Any]] = field(default_factory=list)
 
 
 @contextmanager
@@ -33,12 +36,20 @@ def serve() -> Iterator[Site]:
             if site.misbehave is not None:
                 site.misbehave(self)
                 return
+            self.answer(site.pages.get(self.path.partition("?")[0], site.body))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            site.posted.append((self.path, json.loads(body)))
+            self.answer(b"")
+
+        def answer(self, body: bytes) -> None:
             self.send_response(site.status)
             for name, value in site.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(site.body)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(site.body)
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -1,6 +1,7 @@
 """The daily report: figures of the store, by hand, on a page that fetches nothing."""
 
 import json
+import math
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from agents.trading.daily_charts import RatePoint, draw_endings, draw_hit_rates
+from agents.trading.daily_charts import RatePoint, draw_endings, draw_expectations, draw_hit_rates
 from agents.trading.daily_report import DailyReport, build_daily_report
+from agents.trading.expectations import Comparison
 from core.errors import DataError, StoreUnavailableError
 from core.store.decisions import DecisionLog
+from core.store.event_records import LivePerformance
 from core.store.opening import Store
 from core.store.trading_records import NewTrade, TradeEntry, TradeExit
 from core.types import Side
@@ -89,6 +92,42 @@ def test_hit_rates_are_shrunk_by_ten_trades_at_even_odds(report: DailyReport) ->
     assert [trade.exit_price for trade in report.trades] == [110.0, 106.0, 106.0, 97.0, 106.0]
 
 
+def test_realised_returns_stand_beside_expected_ones(store: Store) -> None:
+    for strategy, returns in {"early": [0.06], "worse": [-0.03] * 8 + [0.06] * 4, "as_said": [-0.03] * 6 + [0.06] * 6}.items():
+        store.service.save_live_performance(
+            [
+                LivePerformance(
+                    strategy_id=f"{strategy}/{'AAA' if number % 2 else 'BBB'}",
+                    ts=NOW + timedelta(minutes=number),
+                    expected_return=0.04 if strategy == "worse" else 0.01,
+                    realised_return=value,
+                )
+                for number, value in enumerate(returns)
+            ]
+        )
+    report = build_daily_report(store, NOW)
+    as_said, early, worse = report.comparisons
+    assert [one.strategy_id for one in report.comparisons] == ["as_said", "early", "worse"]
+    assert (early.n, early.realised, early.low, early.high) == (1, 0.06, None, None)
+    assert early.verdict == "Too early to say: 10 closed trades are needed."
+    # Six times -3 % and six times 6 %, give or take 2.201 (Student, eleven degrees) times the standard error of the mean.
+    error = 0.045 * math.sqrt(12 / 11) / math.sqrt(12)
+    assert (as_said.n, as_said.realised, as_said.expected) == (12, pytest.approx(0.015), pytest.approx(0.01))
+    assert (as_said.low, as_said.high) == (
+        pytest.approx(0.015 - 2.200985 * error),
+        pytest.approx(0.015 + 2.200985 * error),
+    )
+    assert as_said.verdict == "No difference can be told from chance."
+    assert worse.realised == pytest.approx(0.0)
+    assert worse.verdict == "Less than expected, by more than chance explains."
+    assert "expectations" in report.charts
+    assert report.to_dict()["expectations"][1]["verdict"] == early.verdict
+    html = report.to_html()
+    assert 'id="expectations"' in html
+    assert "-1.49 to 4.49" in html
+    assert f"<b>As said:</b> {as_said.verdict}" in html
+
+
 def test_the_model_is_billed_by_day(store: Store) -> None:
     call = {"model": "m", "input_tokens": 1, "output_tokens": 1, "price_known": True}
     midnight = datetime(2024, 3, 4, tzinfo=UTC)
@@ -131,6 +170,7 @@ def test_an_empty_store_has_a_report_too(store: Store, tmp_path: Path) -> None:
     empty = build_daily_report(store, NOW)
     assert (empty.n_decisions, empty.charts, empty.portfolio) == (0, {}, None)
     assert "Not begun" in empty.to_html()
+    assert "Expected and realised" not in empty.to_html()
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailableError, match="cannot be written"):
         empty.save(tmp_path / "file" / "report")
@@ -141,6 +181,9 @@ def test_an_empty_store_has_a_report_too(store: Store, tmp_path: Path) -> None:
 def pictures() -> Iterator[bytes]:
     yield draw_endings({f"constraint {number}": number for number in range(1, 40)})
     yield draw_hit_rates([RatePoint(label=f"context {n}", measured=n / 40, shrunk=0.5, n=n) for n in range(40)])
+    yield draw_expectations(
+        [Comparison(strategy_id=f"strategy_{n}", n=n, realised=0.0, expected=0.01, low=-0.01, high=0.02) for n in range(40)]
+    )
 
 
 def test_pictures_of_many_things_show_the_first_fifteen() -> None:
@@ -148,6 +191,6 @@ def test_pictures_of_many_things_show_the_first_fifteen() -> None:
         width, height = struct.unpack(">II", picture[16:24])
         assert width == 900
         assert height < 1_000
-    for draw in (draw_endings, draw_hit_rates):
+    for draw in (draw_endings, draw_hit_rates, draw_expectations):
         with pytest.raises(DataError, match="nothing to draw"):
             draw({} if draw is draw_endings else [])  # type: ignore[arg-type, operator]

@@ -1,18 +1,22 @@
 """What a closed trade teaches, by the same id everywhere, and how fills are given to trades."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agents.trading.context import PipelineConfig, TradingConfig
+from agents.trading.expectations import Expectation, keep_expectation
 from agents.trading.limits import LimitsConfig
-from agents.trading.outcomes import Expectation
 from core.errors import ChatModelError
+from core.store.decisions import DIRECT
 from core.store.knowledge_records import KnowledgeDocument
 from core.store.opening import Store
 from core.store.trading_records import KnowledgeCollection
 from core.types import BindingConstraint, PipelineStatus
-from tests.agents.trading.desk import CASH, Desk, bad_news, build_desk, signal
+from tests.agents.trading.desk import CASH, NOW, Desk, bad_news, build_desk, signal
+
+PROMISED = Expectation(strategy_id="news", return_per_trade=0.01, n_trades=40, first=NOW, last=NOW)
 
 
 def trade_through(desk: Desk, symbol: str, exit_price: float) -> Any:
@@ -26,7 +30,8 @@ def trade_through(desk: Desk, symbol: str, exit_price: float) -> Any:
 
 
 def test_an_outcome_reaches_everybody_who_learns_from_it(store: Store) -> None:
-    desk = build_desk(store, expectation=Expectation(strategy_id="news", return_per_trade=0.01))
+    desk = build_desk(store)
+    keep_expectation(store.service, DIRECT, PROMISED)
     won = trade_through(desk, "AAA", 106.0)
     (trade,) = store.trading.trades.list_trades()
     assert (trade.pnl_pct, trade.hit, trade.exit_reason) == (pytest.approx(0.06), True, "take_profit")
@@ -47,6 +52,26 @@ def test_an_outcome_reaches_everybody_who_learns_from_it(store: Store) -> None:
     state = desk.pipeline.argus.milestones.state
     assert state is not None
     assert state.milestone_origin == CASH
+
+
+def test_a_trade_is_compared_with_what_is_expected_of_the_source_of_its_signal(store: Store) -> None:
+    desk = build_desk(store)
+    keep_expectation(store.service, "use_case:mine", replace(PROMISED, strategy_id="mine"))
+    for symbol, source in (("AAA", "use_case:mine"), ("BBB", "rss")):
+        store.trading.save_signal(signal(symbol), source=source, source_key=symbol)
+    decided = desk.pipeline.run(store.trading.claim_signals("desk"))
+    assert [trace.status for trace in decided] == [PipelineStatus.SUBMITTED] * 2
+    for symbol, price in (("AAA", 100.0), ("BBB", 50.0)):
+        desk.bar(symbol, price)
+    desk.pipeline.tick()
+    # Another process closes them, which was told of no use case.
+    fresh = desk.restart()
+    fresh.bar("AAA", 97.0)
+    fresh.bar("BBB", 48.5)
+    fresh.pipeline.tick()
+    assert [trade.net_pnl_pct for trade in store.trade_log.list_trades()] == [pytest.approx(-0.03)] * 2
+    (live,) = store.service.list_live_performance()
+    assert (live.strategy_id, live.expected_return, live.realised_return) == ("mine/AAA", 0.01, pytest.approx(-0.03))
 
 
 def test_a_measured_record_is_what_the_next_size_is_read_from(store: Store) -> None:

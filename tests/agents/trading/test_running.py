@@ -85,7 +85,7 @@ class Napping:
     """A clock that moves only when somebody sleeps."""
 
     def __init__(self, start: datetime) -> None:
-        self.clock, self.naps = FixedClock(start), list[float]()
+        self.clock, self.naps, self.rests = FixedClock(start), list[float](), list[datetime]()
 
     def sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
@@ -107,6 +107,8 @@ def run(napping: Napping, most: int, *, takes: float = 0.0) -> tuple[list[dateti
         clock=napping.clock,
         hours=ExchangeSessions(),
         every_seconds=900.0,
+        rest=lambda: napping.rests.append(napping.clock.now()),
+        rest_seconds=60.0,
         sleep=napping.sleep,
         on_round=lambda one: rounds.append(one.at),
         on_wait=waits.append,
@@ -127,6 +129,23 @@ def test_a_round_that_takes_too_long_delays_the_next() -> None:
     start = datetime(2024, 7, 5, 14, tzinfo=UTC)
     rounds, _ = run(Napping(start), 2, takes=1_000.0)
     assert rounds == [start, start + timedelta(seconds=1_000)]
+
+
+def test_there_is_rest_after_each_round_and_every_minute_until_the_next() -> None:
+    start = datetime(2024, 7, 5, 14, tzinfo=UTC)
+    napping = Napping(start)
+    run(napping, 2, takes=10.0)
+    assert napping.rests == [start + timedelta(seconds=10 + 60 * k) for k in range(15)]
+    late = Napping(start)
+    run(late, 2, takes=1_000.0)
+    assert late.rests == [start + timedelta(seconds=1_000)]
+
+
+def test_there_is_rest_every_minute_while_the_exchange_is_closed() -> None:
+    opening = datetime(2024, 7, 5, 13, 30, tzinfo=UTC)
+    napping = Napping(opening - timedelta(minutes=5))
+    run(napping, 1)
+    assert napping.rests == [opening - timedelta(minutes=k) for k in range(5, 0, -1)]
 
 
 def test_nothing_is_done_while_the_exchange_is_closed() -> None:
