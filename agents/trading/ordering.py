@@ -112,7 +112,6 @@ class Ordering:
         record = DecisionBatch()
         for case in cases:
             assert case.plan is not None
-            assert case.sized is not None
             record.signals.append(case.new_signal())
             record.intents += case.plan.intents
             if not case.closes:
