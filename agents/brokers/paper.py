@@ -27,6 +27,7 @@ from core.errors import (
 )
 from core.store.gateway import Gateway, Row
 from core.store.trading_records import read_message
+from core.types import PipelineStatus
 
 _ATTEMPTS = 20
 _SUFFIXES = {suffix: leg for leg, suffix in exit_ids("").items()}
@@ -135,6 +136,23 @@ class PaperBroker:
         }
         with _writing(order.client_order_id):
             return _working(self._gateway.rpc("place_paper_order", payload=payload)[0]).describe()
+
+    def place_exits(self, order: Order) -> BrokerOrder:
+        """Place the exits of a bracket whose entry is taken as done, or return those that have its identity."""
+        now = self._clock.now()
+        if not order.is_bracket:
+            raise BrokerError(f"order {order.client_order_id!r} has no exits to place; give it a stop and a target.")
+        payload = {
+            **replace(order, limit_price=None, expires_at=None).to_dict(),
+            "account": self._config.account,
+            "placed_at": now.isoformat(),
+            "reason": self._refuse(order, now),
+        }
+        with _writing(order.client_order_id):
+            placed = _working(self._gateway.rpc("place_paper_exits", payload=payload)[0])
+        target = placed.describe(Leg.TAKE_PROFIT)
+        rejected = placed.status is PipelineStatus.REJECTED
+        return replace(target, status=placed.status, reason=placed.reason) if rejected else target
 
     def _refuse(self, order: Order, now: datetime) -> str:
         if not self._config.rules.is_whole(order.qty):

@@ -22,6 +22,8 @@ MAX_SUMMARY = 20_000
 """Characters of a signal that the table of signals holds."""
 ALL = "all"
 """Scope of a halt that stops every new order."""
+ANEW = "anew"
+"""In the payload of an exit that was placed anew: the bracket it is of."""
 OPEN_STATES = (
     PipelineStatus.PENDING,
     PipelineStatus.SUBMITTED,
@@ -191,12 +193,25 @@ class DecisionLog:
         return [read_message(Fill, row) for row in rows]
 
     def list_sales(self, symbols: Sequence[str]) -> dict[str, str]:
-        """Return the symbol of every order that sold one of some symbols on a decision of its own, by identity."""
+        """Return the symbol of every order that sold one of some symbols and is no exit of a bracket, by identity.
+
+        Those are the sales that were decided, and the exits that were placed anew for all shares that were held.
+        """
         if not symbols:
             return {}
-        where: Row = {"symbol": ("in", sorted(set(symbols))), "side": Side.SELL.value, "signal_id": ("neq", _NOBODY)}
-        rows = self.gateway.select("order_intents", columns=("client_order_id", "symbol"), where=where)
-        return {str(row["client_order_id"]): str(row["symbol"]) for row in rows}
+        where: Row = {"symbol": ("in", sorted(set(symbols))), "side": Side.SELL.value}
+        columns = ("client_order_id", "symbol", "signal_id", "payload")
+        rows = self.gateway.select("order_intents", columns=columns, where=where)
+        found = [row for row in rows if row["signal_id"] is not None or ANEW in row["payload"]]
+        return {str(row["client_order_id"]): str(row["symbol"]) for row in found}
+
+    def find_open_entry(self, symbol: str) -> OpenOrder | None:
+        """Return the entry of the newest trade of a symbol that holds shares; None where none does."""
+        where: Row = {"symbol": symbol, "hit": ("is", None), "voided": ("is", False), "qty": ("gt", 0)}
+        order = ("-recorded_at", "-client_order_id")
+        rows = self.gateway.select("trades", columns=("client_order_id",), where=where, order=order, limit=1)
+        names = [str(row["client_order_id"]) for row in rows]
+        return next(iter(self.find_orders(names).values()), None)
 
     def find_known_fills(self, exec_ids: Sequence[str]) -> set[str]:
         """Return which of these executions are recorded."""
@@ -271,10 +286,6 @@ class DecisionLog:
         """Mark the outcomes of trades as told to everybody; again changes nothing."""
         rows = [{"trade_id": UUID(trade_id), "settled_at": at} for trade_id in trade_ids]
         self.gateway.upsert("trade_settlements", rows, on_conflict=("trade_id",))
-
-
-# Exits of a bracket carry no signal; being unequal to any value is the gateway's way to say that there is one.
-_NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def _signal(item: NewSignal) -> Row:

@@ -191,6 +191,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "notify_ids": {"researcher": "execute"},
     "open_holdout": NOTHING,
     "open_paper_account": NOTHING,
+    "place_paper_exits": NOTHING,
     "place_paper_order": NOTHING,
     "propose_feature": {"researcher": "execute"},
     "read_paper_account": NOTHING,
