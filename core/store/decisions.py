@@ -14,7 +14,7 @@ from uuid import UUID
 
 from core.message import Message, Rule
 from core.store.gateway import Gateway, Row
-from core.store.trading_records import Fill, NewTrade, OrderIntent, Trade, TradeExit, check_json, read_message
+from core.store.trading_records import Fill, MilestoneState, NewTrade, OrderIntent, Trade, TradeExit, check_json, read_message
 from core.types import DecisionTrace, FilteredSignal, Identifier, PipelineStatus, RawSignal, Side, Ticker
 
 MAX_HEADLINE = 2_000
@@ -248,15 +248,19 @@ class DecisionLog:
         rows = self.gateway.select("cash_movements", columns=("movement_ref", "amount"), order=("moved_at", "movement_ref"))
         return [(str(row["movement_ref"]), float(row["amount"])) for row in rows]
 
-    def move_cash(self, ref: str, amount: float, at: datetime, note: str = "") -> None:
-        """Write down money that came or went other than by a fill.
+    def move_cash(
+        self, ref: str, amount: float, at: datetime, note: str = "", *, milestones: MilestoneState | None = None
+    ) -> None:
+        """Write down money that came or went other than by a fill, and in the same transaction what it makes of the milestones.
 
         Raises
         ------
         StoreConflictError
-            If there is a movement of this reference.
+            If there is a movement of this reference; the milestones stay as they are then.
         """
-        self.gateway.insert("cash_movements", [{"movement_ref": ref, "amount": amount, "moved_at": at, "note": note}])
+        movement = {"movement_ref": ref, "amount": amount, "moved_at": at.isoformat(), "note": note}
+        state = None if milestones is None else milestones.to_dict()
+        self.gateway.rpc("move_cash", payload={**movement, "milestones": state})
 
     def list_halts(self) -> list[Halt]:
         """Return the last halt of every scope, in force or not, by scope."""

@@ -188,6 +188,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "match_knowledge_documents": NOTHING,
     "match_signal_embeddings": {"researcher": "execute"},
     "mint_exp": NOTHING,
+    "move_cash": NOTHING,
     "notify_ids": {"researcher": "execute"},
     "open_holdout": NOTHING,
     "open_paper_account": NOTHING,
