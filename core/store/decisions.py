@@ -276,10 +276,10 @@ class DecisionLog:
         return bool(self.gateway.rpc("resume_trading", p_scope=scope, p_actor=actor, p_at=at)[0]["resume_trading"])
 
     def peak_since(self, at: datetime | None) -> float | None:
-        """Return the highest equity recorded at or after a time, or ever; None where there is none."""
+        """Return the most that one unit of the account was worth at or after a time, or ever; None where none is recorded."""
         where: Row = {} if at is None else {"recorded_at": ("gte", at)}
-        rows = self.gateway.select("equity_snapshots", columns=("equity",), where=where, order=("-equity",), limit=1)
-        return float(rows[0]["equity"]) if rows else None
+        rows = self.gateway.select("equity_snapshots", columns=("unit_value",), where=where, order=("-unit_value",), limit=1)
+        return float(rows[0]["unit_value"]) if rows else None
 
     def list_unsettled(self) -> list[Trade]:
         """Return closed trades whose outcome did not reach everybody yet, oldest first."""
