@@ -216,6 +216,20 @@ class PaperBroker:
             raise BrokerError(f"there is no paper account {self._config.account!r}; call `connect` first.")
         return read_message(Account, rows[0])
 
+    def waiting_since(self) -> dict[str, datetime]:
+        """Return since when each symbol with open orders waits for bars.
+
+        Returns
+        -------
+        dict of str to datetime
+            When its last bar was met, or when the oldest of its open orders was placed, if that is later; UTC.
+        """
+        _, orders, seen = self._read()
+        placed: dict[str, datetime] = {}
+        for order in orders:
+            placed[order.symbol] = min(order.placed_at, placed.get(order.symbol, order.placed_at))
+        return {symbol: max(at, seen.get(symbol, at)) for symbol, at in placed.items()}
+
     def on_bar(self, bar: Bar) -> list[Execution]:
         """Let a bar meet the open orders of its symbol; see `on_bars`."""
         return self.on_bars([bar])
