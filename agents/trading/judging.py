@@ -38,6 +38,8 @@ _BOOK_BOUND = frozenset(
     }
 )
 """Refusals that an order of the same turn may have caused, which may yet come to nothing."""
+_BY_TIER = frozenset({BindingConstraint.TIER_BLOCKED, BindingConstraint.COLD_START_LOW_CONFIDENCE})
+"""Refusals by which a context is kept from the trades that it would learn from."""
 
 
 class Judging:
@@ -174,11 +176,26 @@ class Judging:
                     lambda: broken,
                 )
                 if isinstance(found, Refusal):
-                    case.refuse(found)
+                    hint = (
+                        self._blocked_for_good(rules) if paper and found is not broken and found.constraint in _BY_TIER else ""
+                    )
+                    case.refuse(replace(found, reason=f"{found.reason}{hint}"))
                     continue
                 case.sized = found
                 case.passed(Stage.PYTHIA, f"confidence {found.confidence:.3f}, size {found.position_size_pct:.2%}")
         batch.waiting = batch.live
+
+    def _blocked_for_good(self, rules: StageRules) -> str:
+        """Return in words why a blocked context stays so on paper, and what can be done; nothing at the widest stage."""
+        wider = [stage for stage in self.argus.milestones.config.stages if stage.from_equity > rules.from_equity]
+        tiers = {stage.max_tier: stage.from_equity for stage in reversed(wider) if stage.max_tier > rules.max_tier}
+        if not tiers:
+            return ""
+        where = ", ".join(f"up to {tier} from {equity:,.0f}" for tier, equity in sorted(tiers.items()))
+        return (
+            f" A context learns from its own trades alone and gets none here: it stays blocked at stage {rules.stage.value}. "
+            f"Tiers are admitted {where} of equity: begin a paper account of a new store with more cash."
+        )
 
     def limit(self, batch: Batch) -> None:
         """Let signals pass until one's verdict would depend on an order of this turn that is not sent yet."""
