@@ -25,6 +25,7 @@ from agents.brokers.alpaca_words import (
     NotFound,
     Refused,
     build_client,
+    build_exits,
     build_request,
     describe,
     is_own_exit,
@@ -153,6 +154,29 @@ class AlpacaBroker:
                 order_id=f"refused-{order.client_order_id}",
                 symbol=order.symbol,
                 side=order.side,
+                qty=order.qty,
+                status=PipelineStatus.REJECTED,
+                reason=str(refused),
+            )
+
+    def place_exits(self, order: Order) -> BrokerOrder:
+        """Place the exits of a bracket whose entry is taken as done, or return those that have its identity."""
+        order = on_grid(order)
+        identity = exit_ids(order.client_order_id)[Leg.TAKE_PROFIT]
+        try:
+            with translated(writing=identity):
+                placed = self._client.submit_order(build_exits(order))
+                self._learn(placed)
+                return describe(placed, identity, leg=Leg.TAKE_PROFIT, parent=placed)
+        except Refused as refused:
+            found = self.find_order(identity) if _NOT_UNIQUE in str(refused.__cause__) else None
+            if found is not None:
+                return found
+            return BrokerOrder(
+                client_order_id=identity,
+                order_id=f"refused-{identity}",
+                symbol=order.symbol,
+                side=Side.SELL if order.side is Side.BUY else Side.BUY,
                 qty=order.qty,
                 status=PipelineStatus.REJECTED,
                 reason=str(refused),
@@ -290,9 +314,6 @@ class AlpacaBroker:
 
     def _protect(self, parent: AlpacaOrder) -> None:
         """Give exits to what a bracket bought before its entry ended early."""
-        from alpaca.trading.enums import OrderClass, TimeInForce
-        from alpaca.trading.requests import LimitOrderRequest, StopLossRequest, TakeProfitRequest
-
         legs = legs_of(parent)
         bought = float(parent.filled_qty or 0.0)
         ended = parent.status.value in ("canceled", "expired") and all(
@@ -303,19 +324,17 @@ class AlpacaBroker:
             return
         if not is_uncovered(describe(parent, parent.client_order_id), self.list_positions(), self.list_open_orders()):
             return
-        request = LimitOrderRequest(
-            symbol=parent.symbol,
-            qty=bought,
-            side=legs[Leg.TAKE_PROFIT].side,
-            time_in_force=TimeInForce.GTC,
-            order_class=OrderClass.OCO,
-            client_order_id=identity,
-            take_profit=TakeProfitRequest(limit_price=float(legs[Leg.TAKE_PROFIT].limit_price or 0.0)),
-            stop_loss=StopLossRequest(stop_price=float(legs[Leg.STOP_LOSS].stop_price or 0.0)),
-        )
         try:
             with translated(writing=identity):
-                self._learn(self._client.submit_order(request))
+                order = Order(
+                    client_order_id=parent.client_order_id,
+                    symbol=parent.symbol or "",
+                    side=Side.BUY if describe(legs[Leg.TAKE_PROFIT], identity).side is Side.SELL else Side.SELL,
+                    qty=bought,
+                    stop_loss_price=float(legs[Leg.STOP_LOSS].stop_price or 0.0),
+                    take_profit_price=float(legs[Leg.TAKE_PROFIT].limit_price or 0.0),
+                )
+                self._learn(self._client.submit_order(build_exits(order)))
         except Refused as refused:
             raise BrokerError(
                 f"{bought:g} shares of {parent.symbol} from {parent.client_order_id!r} have no exits: Alpaca refused {refused}."

@@ -91,8 +91,27 @@ def build_request(order: Order) -> Any:
     return LimitOrderRequest(**fields, limit_price=order.limit_price)
 
 
+def build_exits(order: Order) -> Any:
+    """Return the exits of a bracket as one order for shares that are held: the target, with the stop as its leg."""
+    from alpaca.trading.enums import OrderClass, OrderSide, TimeInForce
+    from alpaca.trading.requests import LimitOrderRequest, StopLossRequest, TakeProfitRequest
+
+    if order.take_profit_price is None or order.stop_loss_price is None:
+        raise BrokerError(f"order {order.client_order_id!r} has no exits to place; give it a stop and a target.")
+    return LimitOrderRequest(
+        symbol=order.symbol,
+        qty=order.qty,
+        side=OrderSide.SELL if order.side is Side.BUY else OrderSide.BUY,
+        time_in_force=TimeInForce.GTC,
+        order_class=OrderClass.OCO,
+        client_order_id=exit_ids(order.client_order_id)[Leg.TAKE_PROFIT],
+        take_profit=TakeProfitRequest(limit_price=order.take_profit_price),
+        stop_loss=StopLossRequest(stop_price=order.stop_loss_price),
+    )
+
+
 def is_own_exit(order: AlpacaOrder) -> bool:
-    """Whether it is a pair of exits that `AlpacaBroker._protect` placed: the target, with the stop as its leg."""
+    """Whether it is a pair of exits by themselves, as `build_exits` makes them: the target, with the stop as its leg."""
     name: str = order.client_order_id
     return order.order_class.value == "oco" and name.endswith(exit_ids("")[Leg.TAKE_PROFIT])
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agents.brokers.broker import Broker, BrokerOrder, Order
+from agents.brokers.broker import Broker, BrokerOrder, Leg, Order, PlacesExits, exit_ids
 from core.errors import BrokerError, BrokerUnavailableError, DataError
-from core.types import PipelineStatus
+from core.types import PipelineStatus, Side
 
 T = TypeVar("T")
 
@@ -65,6 +65,23 @@ def send(broker: Broker, order: Order) -> Sent:
         return Sent(status=PipelineStatus.REJECTED, reason=f"the broker did not get it: {error}")
     except (BrokerError, DataError) as error:
         return ask(broker, order, f"{error}")
+
+
+def send_exits(broker: PlacesExits, order: Order) -> Sent:
+    """Place the exits of a bracket whose entry is done, and say what came of the target; silence leaves it unknown."""
+    try:
+        return read_answer(target_of(order), broker.place_exits(order))
+    except BrokerUnavailableError as error:
+        return Sent(status=PipelineStatus.REJECTED, reason=f"the broker did not get them: {error}")
+    except (BrokerError, DataError) as error:
+        return Sent(status=PipelineStatus.UNKNOWN, reason=f"{error}")
+
+
+def target_of(order: Order) -> Order:
+    """Return the take profit of a bracket as an order of its own."""
+    other = Side.SELL if order.side is Side.BUY else Side.BUY
+    identity = exit_ids(order.client_order_id)[Leg.TAKE_PROFIT]
+    return Order(client_order_id=identity, symbol=order.symbol, side=other, qty=order.qty, limit_price=order.take_profit_price)
 
 
 def ask(broker: Broker, order: Order, doubt: str) -> Sent:

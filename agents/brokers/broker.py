@@ -14,7 +14,7 @@ import itertools
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from core.message import Message, refuse
 from core.types import Identifier, NotNegative, PipelineStatus, Positive, Side, Ticker
@@ -209,3 +209,27 @@ class Broker(Protocol):
 
     def get_account(self) -> Account:
         """Return our money."""
+
+
+@runtime_checkable
+class PlacesExits(Protocol):
+    """What a broker can do that gives exits to shares which are held already."""
+
+    def place_exits(self, order: Order) -> BrokerOrder:
+        """Place the exits of a bracket whose entry is taken as done, or return those that are there, under their identities.
+
+        Parameters
+        ----------
+        order : Order
+            A bracket; `qty` is how many shares are held. Its own identity is never at the broker, those of its exits are.
+
+        Returns
+        -------
+        BrokerOrder
+            The target; the stop ends with it. A refusal has the status rejected: then there is neither.
+
+        Raises
+        ------
+        BrokerError
+            As every method of a `Broker`.
+        """

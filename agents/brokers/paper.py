@@ -27,6 +27,7 @@ from core.errors import (
 )
 from core.store.gateway import Gateway, Row
 from core.store.trading_records import read_message
+from core.types import PipelineStatus
 
 _ATTEMPTS = 20
 _SUFFIXES = {suffix: leg for leg, suffix in exit_ids("").items()}
@@ -136,6 +137,23 @@ class PaperBroker:
         with _writing(order.client_order_id):
             return _working(self._gateway.rpc("place_paper_order", payload=payload)[0]).describe()
 
+    def place_exits(self, order: Order) -> BrokerOrder:
+        """Place the exits of a bracket whose entry is taken as done, or return those that have its identity."""
+        now = self._clock.now()
+        if not order.is_bracket:
+            raise BrokerError(f"order {order.client_order_id!r} has no exits to place; give it a stop and a target.")
+        payload = {
+            **replace(order, limit_price=None, expires_at=None).to_dict(),
+            "account": self._config.account,
+            "placed_at": now.isoformat(),
+            "reason": self._refuse(order, now),
+        }
+        with _writing(order.client_order_id):
+            placed = _working(self._gateway.rpc("place_paper_exits", payload=payload)[0])
+        target = placed.describe(Leg.TAKE_PROFIT)
+        rejected = placed.status is PipelineStatus.REJECTED
+        return replace(target, status=placed.status, reason=placed.reason) if rejected else target
+
     def _refuse(self, order: Order, now: datetime) -> str:
         if not self._config.rules.is_whole(order.qty):
             return f"`qty` must be a multiple of {self._config.rules.lot_size:g}, was {order.qty:g}"
@@ -197,6 +215,20 @@ class PaperBroker:
         if not rows:
             raise BrokerError(f"there is no paper account {self._config.account!r}; call `connect` first.")
         return read_message(Account, rows[0])
+
+    def waiting_since(self) -> dict[str, datetime]:
+        """Return since when each symbol with open orders waits for bars.
+
+        Returns
+        -------
+        dict of str to datetime
+            When its last bar was met, or when the oldest of its open orders was placed, if that is later; UTC.
+        """
+        _, orders, seen = self._read()
+        placed: dict[str, datetime] = {}
+        for order in orders:
+            placed[order.symbol] = min(order.placed_at, placed.get(order.symbol, order.placed_at))
+        return {symbol: max(at, seen.get(symbol, at)) for symbol, at in placed.items()}
 
     def on_bar(self, bar: Bar) -> list[Execution]:
         """Let a bar meet the open orders of its symbol; see `on_bars`."""

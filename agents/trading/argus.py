@@ -1,8 +1,8 @@
 """Argus (portfolio): what the account is worth, computed from fills and prices, and whether it may go on trading.
 
 Hides how fills, money and prices become a book. Promises that the equity is never an assumption (one unknown price makes it
-unknown, and unknown equity admits no order), that the drawdown which ends trading is taken on that equity, and that a halt
-is in the store, where every process sees it.
+unknown, and unknown equity admits no order), that the drawdown which ends trading is taken on that equity, of which money
+paid in or out makes neither a peak nor a fall, and that a halt is in the store, where every process sees it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Valuation:
     unpriced : tuple of str
         Symbols held whose price nobody knows.
     drawdown : float, optional
-        Fraction lost from the peak; from the peak since trading was resumed, if it ever was halted as a whole.
+        Fraction that a unit of the account lost from its peak; from the peak since trading was resumed, if it ever was halted
+        as a whole. Money that is paid in or out buys or sells units.
     """
 
     equity: float | None
@@ -75,6 +76,7 @@ class Valuation:
 @dataclass(kw_only=True)
 class _Loaded:
     cash: float = 0.0
+    moved: float = 0.0
     is_opened: bool = False
     held: dict[str, float] = field(default_factory=dict)
     orders: list[OpenOrder] = field(default_factory=list)
@@ -129,6 +131,7 @@ class Argus:
         moved = self.log.cash_movements()
         book = _Loaded(
             cash=(moved or 0.0) + sum(line.cash for line in lines),
+            moved=moved or 0.0,
             is_opened=moved is not None,
             held={line.symbol: line.qty for line in lines if abs(line.qty) > _DUST},
             orders=self.log.list_open_orders(),
@@ -182,12 +185,15 @@ class Argus:
         if figures == self._saved or (self._saved is None and equity <= 0.0):
             return None if self.valuation is None else self.valuation.drawdown
         positions = tuple(self._position(symbol, price) for symbol, price in sorted(prices.items()) if price is not None)
-        state = self.store.save_portfolio(Book(recorded_at=now, equity=equity, cash=cash, positions=positions))
+        book = Book(recorded_at=now, equity=equity, cash=cash, moved=self._book.moved, positions=positions)
+        state = self.store.save_portfolio(book)
         self._saved = figures
         self.milestones.observe(equity)
         resumed_at = next((halt.resumed_at for halt in self.log.list_halts() if halt.scope == ALL), None)
-        peak = state.peak_equity if resumed_at is None else max(equity, self.log.peak_since(resumed_at) or equity)
-        drawdown = (peak - equity) / peak
+        peak = state.peak_equity
+        if resumed_at is not None:
+            peak = max(state.equity, (self.log.peak_since(resumed_at) or 0.0) * state.units) or peak
+        drawdown = (peak - state.equity) / peak
         limit = self.milestones.rules(equity).kill_drawdown
         if drawdown >= limit:
             reason = f"equity {equity:.2f} is {drawdown:.2%} below its peak {peak:.2f}: the stage's limit is {limit:.0%}"

@@ -274,7 +274,8 @@ def _draw(
     from backtest import charts
 
     pictures: dict[str, bytes] = {}
-    equity = pd.Series({point.recorded_at: point.equity for point in history}, dtype=float)
+    # Of one unit: money that was paid in or out is no growth and no drawdown.
+    equity = pd.Series({point.recorded_at: point.unit_value for point in history}, dtype=float)
     if len(equity) > 1 and equity.iloc[0] > 0.0:
         lines = {"account": equity}
         log_scale = charts.needs_log_scale(lines)

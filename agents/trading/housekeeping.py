@@ -15,6 +15,7 @@ from agents.brokers.broker import Account, Broker, BrokerPosition
 from agents.trading.argus import Argus, Valuation
 from agents.trading.context import Alerting, PipelineConfig
 from agents.trading.hit_rates import RememberingTradeLog
+from agents.trading.milestones import move_money
 from agents.trading.outcomes import OutcomeResolver
 from agents.trading.reconciliation import Reconciler, Synced
 from agents.trading.seniority import Ladder, system_tier
@@ -223,8 +224,10 @@ class Housekeeping:
         known = (self.log.cash_movements() or 0.0) + sum(line.cash for line in self.log.list_ledger())
         if abs(cash - known) <= max(self.config.cash_tolerance, 1e-9 * abs(cash)):
             return
-        self.log.move_cash(f"broker {now.isoformat()}", cash - known, now, "the broker's cash beyond our fills")
-        self.argus.milestones.move_money(cash - known)
+        milestones, moved = self.argus.milestones, cash - known
+        after = None if milestones.state is None else move_money(milestones.state, moved)
+        self.log.move_cash(f"broker {now.isoformat()}", moved, now, "the broker's cash beyond our fills", milestones=after)
+        milestones.reload()
         _log.warning("the broker's cash is %.2f and ours was %.2f: taken for money paid in or out", cash, known)
 
     def _tell(self, subject: str, state: str, text: str) -> None:

@@ -1,7 +1,8 @@
 """The stages that judge: is it worth a look, may it be traded, in this market, how large, within which limits.
 
-Hides how each agent is asked and what stands in for one that fails. Promises that a failing agent refuses, and that the
-limits see every order that this batch has decided on before.
+Hides how each agent is asked and what stands in for one that fails. Promises that a failing agent refuses, that the
+limits see every order that this batch has decided on before, and that what stops new risk does not stop a signal that can
+only close what is held.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from agents.trading.zeus import Verdict, Zeus
 from core.errors import ChatModelError
 from core.store.decisions import Screened
 from core.store.trading_records import SeniorityTier
-from core.types import BindingConstraint, MacroContext, MarketRegime, Refusal, Stage
+from core.types import BindingConstraint, MacroContext, MarketRegime, RawSignal, Refusal, Stage
 
 _BOOK_BOUND = frozenset(
     {
@@ -37,6 +38,8 @@ _BOOK_BOUND = frozenset(
     }
 )
 """Refusals that an order of the same turn may have caused, which may yet come to nothing."""
+_BY_TIER = frozenset({BindingConstraint.TIER_BLOCKED, BindingConstraint.COLD_START_LOW_CONFIDENCE})
+"""Refusals by which a context is kept from the trades that it would learn from."""
 
 
 class Judging:
@@ -81,14 +84,34 @@ class Judging:
             with timed(case, Stage.ICARUS):
                 found = breaker.call(lambda case=case: icarus.judge(case.signal, batch.now), lambda: broken)  # type: ignore[misc]
                 if isinstance(found, Refusal):
-                    case.refuse(found)
+                    if self._is_only_muted(case.signal, found):
+                        case.symbol, case.closes = case.signal.affected_tickers[0], True
+                        case.passed(Stage.ICARUS, self._closing(case, found.reason))
+                    else:
+                        case.refuse(found)
                     continue
                 if not found.affected_tickers:
                     reason = "no ticker is known for it"
                     case.refuse(Refusal(stage=Stage.ICARUS, constraint=BindingConstraint.OUT_OF_UNIVERSE, reason=reason))
                     continue
                 case.signal, case.symbol = found, found.affected_tickers[0]
+                case.closes = self._speaks_against_holding(found)
                 case.passed(Stage.ICARUS)
+
+    def _speaks_against_holding(self, signal: RawSignal) -> bool:
+        """Say whether a signal can do no more than close what is held."""
+        symbol = next(iter(signal.affected_tickers), "")
+        return is_negative(signal) and self.argus.held.get(symbol, 0.0) > 0.0
+
+    def _is_only_muted(self, signal: RawSignal, refusal: Refusal) -> bool:
+        """Say whether a signal against what is held is refused for no more than what became of entries like it."""
+        return refusal.constraint is BindingConstraint.MUTED_PATTERN and self._speaks_against_holding(signal)
+
+    def _closing(self, case: Case, against: str) -> str:
+        """Return in words why a gate is passed that stands before entries."""
+        symbol = case.symbol or ""
+        held = self.argus.held.get(symbol, 0.0)
+        return f"passed, since it can only close the {held:g} {symbol} that are held; an entry would be refused: {against}"
 
     def screen(self, batch: Batch) -> None:
         hades, breaker = self.context.gates.hades, self.breakers["hades"]
@@ -123,10 +146,11 @@ class Judging:
             assert case.filtered is not None
             case.took(Stage.ARTEMIS, shared)
             refusal = artemis.judge(case.filtered, macro)
-            if refusal is not None:
+            if refusal is not None and not case.closes:
                 case.refuse(refusal)
                 continue
-            case.passed(Stage.ARTEMIS, f"{macro.regime.value}, VIX {macro.vix}")
+            seen = f"{macro.regime.value}, VIX {macro.vix}"
+            case.passed(Stage.ARTEMIS, seen if refusal is None else self._closing(case, refusal.reason))
 
     def size(self, batch: Batch) -> None:
         rules, paper, breaker = self.argus.rules(), self.context.broker.is_paper, self.breakers["pythia"]
@@ -140,17 +164,38 @@ class Judging:
         for case in batch.live:
             filtered = case.filtered
             assert filtered is not None
+            if case.closes:
+                held = self.argus.held.get(case.symbol or "", 0.0)
+                case.passed(
+                    Stage.PYTHIA, f"not sized, since it can only close: its size is the {held:g} {case.symbol} that are held"
+                )
+                continue
             with timed(case, Stage.PYTHIA):
                 found = breaker.call(
                     lambda filtered=filtered: self.pythia.size(filtered, macro, rules, paper=paper),  # type: ignore[misc]
                     lambda: broken,
                 )
                 if isinstance(found, Refusal):
-                    case.refuse(found)
+                    hint = (
+                        self._blocked_for_good(rules) if paper and found is not broken and found.constraint in _BY_TIER else ""
+                    )
+                    case.refuse(replace(found, reason=f"{found.reason}{hint}"))
                     continue
                 case.sized = found
                 case.passed(Stage.PYTHIA, f"confidence {found.confidence:.3f}, size {found.position_size_pct:.2%}")
         batch.waiting = batch.live
+
+    def _blocked_for_good(self, rules: StageRules) -> str:
+        """Return in words why a blocked context stays so on paper, and what can be done; nothing at the widest stage."""
+        wider = [stage for stage in self.argus.milestones.config.stages if stage.from_equity > rules.from_equity]
+        tiers = {stage.max_tier: stage.from_equity for stage in reversed(wider) if stage.max_tier > rules.max_tier}
+        if not tiers:
+            return ""
+        where = ", ".join(f"up to {tier} from {equity:,.0f}" for tier, equity in sorted(tiers.items()))
+        return (
+            f" A context learns from its own trades alone and gets none here: it stays blocked at stage {rules.stage.value}. "
+            f"Tiers are admitted {where} of equity: begin a paper account of a new store with more cash."
+        )
 
     def limit(self, batch: Batch) -> None:
         """Let signals pass until one's verdict would depend on an order of this turn that is not sent yet."""
@@ -158,7 +203,6 @@ class Judging:
         batch.turn = []
         while batch.waiting:
             case = batch.waiting[0]
-            assert case.sized is not None
             assert case.symbol is not None
             with timed(case, Stage.LIMITS):
                 found = self._limit_one(case, batch.turn, book, rules, tier, batch.now)
@@ -169,18 +213,18 @@ class Judging:
                     case.refuse(found)
                     continue
                 book = found
-                case.passed(Stage.LIMITS, "" if case.size is None else f"size {case.size:.2%}")
+                case.passed(Stage.LIMITS, "it only closes what is held" if case.closes else f"size {case.size or 0.0:.2%}")
                 batch.turn.append(case)
 
     def _limit_one(
         self, case: Case, turn: Sequence[Case], book: BookView, rules: StageRules, tier: SeniorityTier, now: datetime
     ) -> BookView | Refusal:
         """Return the book with this signal's stake in it, or what bound."""
-        assert case.sized is not None
         assert case.symbol is not None
         if is_negative(case.signal):
             selling = {other.symbol or "" for other in turn if other.closes}
             return self._limit_sale(case, book, self.argus.closing | selling)
+        assert case.sized is not None
         paper = self.context.broker.is_paper
         found = check_limits(case.sized, case.symbol, book, rules, tier, self.context.config.limits, now, paper=paper)
         if isinstance(found, Refusal):
@@ -206,12 +250,14 @@ class Judging:
         if symbol in closing:
             reason = f"a sale of {symbol} is under way already"
             return Refusal(stage=Stage.LIMITS, constraint=BindingConstraint.TICKER_CAP, reason=reason)
-        case.closes = True
+        case.closes, case.sized = True, None  # its size is what is held, whatever a stake would have been
         return book
 
     def direct(self, batch: Batch) -> None:
         for case in batch.turn:
-            assert case.sized is not None
+            if case.closes:
+                case.passed(Stage.ZEUS, "selling what is held on bad news needs no persuasion")
+                continue
             with timed(case, Stage.ZEUS):
                 found = self._ask_zeus(case, batch.now)
                 if isinstance(found, Refusal):
@@ -224,8 +270,7 @@ class Judging:
     def _ask_zeus(self, case: Case, now: datetime) -> Verdict | Refusal:
         sized, symbol, size = case.sized, case.symbol or "", case.size or 0.0
         assert sized is not None
-        if case.closes or self.context.chat is None:
-            # Selling what is held on bad news needs no persuasion, and in rule mode the gates have decided.
+        if self.context.chat is None:  # rule mode: the gates have decided
             return Verdict(size=size, confidence=sized.confidence)
         said: list[str] = []
 

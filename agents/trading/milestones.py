@@ -198,10 +198,9 @@ class Milestones:
             self._keep(after)
         return after.crossed_stages[len(before.crossed_stages) :]
 
-    def move_money(self, amount: float) -> None:
-        """Take note of money paid in, or out where `amount` is negative; before the first equity it changes nothing."""
-        if self._state is not None:
-            self._keep(move_money(self._state, amount))
+    def reload(self) -> None:
+        """Read the state again, which whoever writes down money from outside changes with it."""
+        self._state = self._store.load_milestones()
 
     def pay_out_vault(self, amount: float) -> None:
         """Take note that money of the vault left the account."""

@@ -112,7 +112,6 @@ class Ordering:
         record = DecisionBatch()
         for case in cases:
             assert case.plan is not None
-            assert case.sized is not None
             record.signals.append(case.new_signal())
             record.intents += case.plan.intents
             if not case.closes:
@@ -154,11 +153,14 @@ class Ordering:
         event = "order.dropped" if told is None else "order.sent"
         batch.record.audit.append((event, "ares", order.client_order_id, note))
         if sent.status is PipelineStatus.REJECTED:
-            reason = sent.reason or "the broker rejected it without a reason"
+            reason = (sent.reason or "the broker rejected it without a reason")[:1800]
+            said = f"{reason}; its exits had been cancelled for it and are placed anew" if case.closes else reason
+            case.refuse(Refusal(stage=Stage.ARES, constraint=BindingConstraint.BROKER_UNAVAILABLE, reason=said))
             if case.closes:
-                naked = f"the sale of {order.symbol} was rejected after its exits had been cancelled: {reason}"
-                self.argus.halt(symbol_scope(order.symbol), reason=naked[:2000], actor="pipeline", now=batch.now)
-            case.refuse(Refusal(stage=Stage.ARES, constraint=BindingConstraint.BROKER_UNAVAILABLE, reason=reason[:2000]))
+                end = DecisionBatch(traces=[case.build_trace(batch.now)])
+                end.statuses += order_statuses(order.client_order_id, sent.status, sent.order_id, bracket=False)
+                why = f"the sale {order.client_order_id} was rejected ({reason})"
+                self.reconciler.exits.restore(order.client_order_id, order.symbol, why, end, batch.now)
             return
         if sent.status is PipelineStatus.UNKNOWN:
             reason = f"nobody knows what became of the order {order.client_order_id}: {sent.reason}"

@@ -108,7 +108,7 @@ class OutcomeResolver:
         return exits
 
     def _allocate(self, open_trades: Sequence[Trade]) -> list[tuple[Trade, list[_Slice]]]:
-        """Give each trade the fills of its own exits, then what decisions sold of its symbol, first in first out."""
+        """Give each trade the fills of its own exits, then what else was sold of its symbol, first in first out."""
         sales = self.log.list_sales([trade.symbol for trade in open_trades])
         # What was sold went to the oldest trades first, closed ones included.
         sold = sorted(set(sales.values()))
@@ -131,7 +131,7 @@ class OutcomeResolver:
             for trade in trades:
                 part = min(left, missing[trade.trade_id])
                 if part > _DUST and trade.symbol == sales[fill.client_order_id]:
-                    given[trade.trade_id].append(_Slice(fill=fill, qty=part, reason=BY_DECISION))
+                    given[trade.trade_id].append(_Slice(fill=fill, qty=part, reason=_reason(fill)))
                     missing[trade.trade_id] -= part
                     left -= part
         return [(trade, given[trade.trade_id]) for trade in trades if trade.hit is None]
@@ -237,6 +237,12 @@ def decision_document(trace: DecisionTrace, trade: Trade) -> KnowledgeDocument:
         known_at=trace.decided_at,
         metadata=metadata,
     )
+
+
+def _reason(sold: Fill) -> str:
+    """Return why shares were sold by what is no exit of a trade's own bracket: by a decision, or by exits placed anew."""
+    legs = (leg.value for leg, suffix in exit_ids("").items() if sold.client_order_id.endswith(suffix))
+    return next(legs, BY_DECISION)
 
 
 def _ended_by(trade: Trade, last: Trade) -> bool:

@@ -1,8 +1,8 @@
 """Reconciler: brings our orders and the broker's to one story, at every start and at every tick.
 
 Hides how fills are collected and how an order that nobody answered for is cleared up. Promises that each execution is
-counted once, that an order which never arrived is ended or, where it closes a position, sent again, and that what stays
-unknown halts its symbol.
+counted once, that an order which never arrived is ended or, where it closes a position, sent again, that a sale which ends
+with shares left leads to exits anew, and that what stays unknown halts its symbol.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from agents.brokers.asking import Sent, ask, cancel, end, read_all, read_answer, send
 from agents.brokers.broker import Broker, BrokerOrder, Execution, Order, exit_ids
+from agents.trading.exits import ASKING, Exits
 from core.errors import BrokerError, DataError, StoreError, StoreUnavailableError
 from core.store.decisions import DecisionBatch, DecisionLog, OpenOrder, OrderStatus, symbol_scope
 from core.store.trading_records import Fill
@@ -22,10 +23,6 @@ from core.types import DecisionTrace, PipelineStatus, Side
 
 _log = logging.getLogger(__name__)
 
-ACTOR = "ares"
-"""Who halts a symbol whose order nobody answers for; such a halt is lifted when the answer comes."""
-RESCUE = "reconciler"
-"""Who halts a symbol whose position is left without exits; an operator looks after it and resumes."""
 _ENDED = frozenset({PipelineStatus.CANCELLED, PipelineStatus.EXPIRED, PipelineStatus.REJECTED})
 _LIVE = frozenset({PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED})
 
@@ -83,6 +80,7 @@ class Reconciler:
     def __init__(self, broker: Broker, log: DecisionLog, config: ReconcilerConfig) -> None:
         self.broker = broker
         self.log = log
+        self.exits = Exits(broker, log)
         self.config = config
         self._seen: set[str] = set()
         self._watermark: datetime | None = None
@@ -109,7 +107,7 @@ class Reconciler:
                 self.broker.connect()
             self._collect(now, everything=everything)
             open_orders = self.log.list_open_orders()
-            resolved = self._resolve(open_orders, now) if open_orders else 0
+            resolved = self._resolve(open_orders, now) + self.exits.resume(open_orders, now) if open_orders else 0
         except (BrokerError, DataError) as error:
             return Synced(reachable=False, reason=f"{error}")
         # What was collected in between, while a position was being closed, is news to whoever asks now.
@@ -274,8 +272,8 @@ class Reconciler:
         in_force = {halt.scope: halt for halt in self.log.list_halts() if halt.resumed_at is None} if lifted else {}
         for symbol in lifted:
             halt = in_force.get(symbol_scope(symbol))
-            if halt is not None and halt.actor == ACTOR:
-                self.log.resume(halt.scope, actor=ACTOR, at=now)
+            if halt is not None and halt.actor == ASKING:
+                self.log.resume(halt.scope, actor=ASKING, at=now)
         return len(batch.statuses)
 
     def _settle(self, mine: OpenOrder, sent: Sent, batch: DecisionBatch, now: datetime) -> None:
@@ -286,34 +284,52 @@ class Reconciler:
                 status = PipelineStatus.UNKNOWN
             else:
                 status = PipelineStatus.CANCELLED
-        if status is PipelineStatus.FILLED and not self._all_counted(sent):
+        if (status is PipelineStatus.FILLED or (status in _ENDED and sent.arrived)) and not self._all_counted(sent):
             # Its executions say so, not its state: until they are reported the order stays open here.
             status = (
                 PipelineStatus.PARTIALLY_FILLED if mine.status is PipelineStatus.PARTIALLY_FILLED else PipelineStatus.SUBMITTED
-            )
-        if status in _ENDED and mine.side is Side.SELL and self._held(mine.symbol) > 0.0:
-            # Its exits were cancelled for this sale: what is left is watched over by nobody.
-            why = f"{status.value}{f' ({sent.reason})' if sent.reason else ''}"
-            self._halt(
-                mine.symbol, f"the sale {mine.client_order_id} ended {why} with shares left and no exits", now, by=RESCUE
             )
         if status is PipelineStatus.UNKNOWN:
             self._halt(mine.symbol, f"nobody knows what became of the order {mine.client_order_id}: {sent.reason}", now)
         if status is mine.status or (mine.status is PipelineStatus.PARTIALLY_FILLED and status is PipelineStatus.SUBMITTED):
             return
-        batch.statuses += order_statuses(mine.client_order_id, status, sent.order_id, bracket=mine.side is Side.BUY)
+        ending = DecisionBatch()
+        ending.statuses += order_statuses(mine.client_order_id, status, sent.order_id, bracket=mine.side is Side.BUY)
         if mine.signal_id is not None:
             for trace in self.log.find_traces([mine.signal_id]):
                 if trace.symbol == mine.symbol and trace.status in (*_LIVE, PipelineStatus.PENDING, PipelineStatus.UNKNOWN):
                     filled = trace.status is PipelineStatus.PARTIALLY_FILLED
                     told = trace.status if filled and status not in _ENDED else status
-                    batch.traces.append(replace(trace, status=told, order_id=trace.order_id or sent.order_id))
+                    ending.traces.append(replace(trace, status=told, order_id=trace.order_id or sent.order_id))
+        batch.statuses += ending.statuses
+        if status in _ENDED and self._leaves_shares_alone(mine):
+            what = "entry" if mine.side is Side.BUY else "sale"
+            why = f"the {what} {mine.client_order_id} ended {status.value}{f' ({sent.reason})' if sent.reason else ''}"
+            self.exits.restore(mine.client_order_id, mine.symbol, why, ending, now)
+        else:
+            batch.traces += ending.traces
 
     def _all_counted(self, sent: Sent) -> bool:
-        """Say whether every share of an order that the broker calls filled has been counted here."""
+        """Say whether every share has been counted here that the broker calls filled."""
         assert sent.broker_order is not None
         counted = sum(fill.qty for fill in self.log.list_fills([sent.broker_order.client_order_id]))
-        return counted >= sent.broker_order.qty
+        filled = sent.status is PipelineStatus.FILLED
+        return counted >= (sent.broker_order.qty if filled else sent.broker_order.filled_qty)
+
+    def _leaves_shares_alone(self, ended: OpenOrder) -> bool:
+        """Say whether nothing watches over what is held now that an order has ended."""
+        if self._held(ended.symbol) <= 0.0:
+            return False
+        if ended.side is Side.SELL:  # the exits were cancelled for it
+            return True
+        mine = [order for order in self.log.list_open_orders() if order.symbol == ended.symbol]
+        if any(order.side is Side.SELL and "order" in order.payload for order in mine):
+            return False
+        # Some brokers end the exits with the entry, and place them again when it is cancelled.
+        cancel(self.broker, ended.client_order_id)
+        exits = [self.broker.find_order(order.client_order_id) for order in mine if "parent" in order.payload]
+        watching = (*_LIVE, PipelineStatus.FILLED)
+        return not any(found is not None and found.status in watching for found in exits)
 
     def _watchers(self, symbol: str) -> list[str]:
         """Return the orders that could change a position beside the one that closes it: exits first, then entries."""
@@ -325,8 +341,8 @@ class Reconciler:
     def _held(self, symbol: str) -> float:
         return next((line.qty for line in self.log.list_ledger() if line.symbol == symbol), 0.0)
 
-    def _halt(self, symbol: str, reason: str, now: datetime, *, by: str = ACTOR) -> None:
-        if self.log.halt(symbol_scope(symbol), reason=reason[:2000], actor=by, at=now):
+    def _halt(self, symbol: str, reason: str, now: datetime) -> None:
+        if self.log.halt(symbol_scope(symbol), reason=reason[:2000], actor=ASKING, at=now):
             _log.error("%s is halted: %s", symbol, reason)
 
 

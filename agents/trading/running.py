@@ -23,6 +23,8 @@ from core.types import DecisionTrace
 _log = logging.getLogger(__name__)
 
 _BARS_BACK = 10
+_MOST_BARS_BACK = 50_000
+"""Half a year of minutes."""
 
 
 class OpeningHours(Protocol):
@@ -141,20 +143,35 @@ def run_rounds(
 
 
 def feed_broker(broker: PaperBroker, data: MarketData, now: datetime, symbols: Collection[str]) -> int:
-    """Let the newest bars of some symbols meet the orders of a paper broker, and return how many fills that made.
+    """Let the bars of some symbols meet the orders of a paper broker, and return how many fills that made.
 
     Notes
     -----
-    A bar that the broker has seen is passed over by it, so that feeding again fills nothing twice. Symbols whose bars cannot be
-    had wait for the next round.
+    All bars since the last that met the orders of a symbol, however long ago that was, so that no stop is passed by unseen; at
+    most 50,000, half a year of minutes, and a warning where those do not reach back. A bar that the broker has seen is passed
+    over by it, so that feeding again fills nothing twice. Symbols whose bars cannot be had wait for the next round.
     """
     bars: list[Bar] = []
+    waiting = broker.waiting_since()
     for symbol in sorted(symbols):
         try:
-            bars += data.list_bars(symbol, now, _BARS_BACK)
+            bars += _unmet_bars(data, symbol, now, waiting.get(symbol))
         except DataError as error:
             _log.warning("no time passes for the orders of %s: %s", symbol, error)
     return len(broker.on_bars(bars))
+
+
+def _unmet_bars(data: MarketData, symbol: str, now: datetime, since: datetime | None) -> list[Bar]:
+    """Return the last bars, so many that they reach back to a time."""
+    n = _BARS_BACK
+    while True:
+        bars = data.list_bars(symbol, now, n)
+        if since is None or len(bars) < n or bars[0].at <= since:
+            return bars
+        if n == _MOST_BARS_BACK:
+            _log.warning("the orders of %s wait since %s, and meet no bar before %s", symbol, since, bars[0].at)
+            return bars
+        n = min(10 * n, _MOST_BARS_BACK)
 
 
 def _concerned(pipeline: Pipeline) -> set[str]:

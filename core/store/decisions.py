@@ -14,7 +14,7 @@ from uuid import UUID
 
 from core.message import Message, Rule
 from core.store.gateway import Gateway, Row
-from core.store.trading_records import Fill, NewTrade, OrderIntent, Trade, TradeExit, check_json, read_message
+from core.store.trading_records import Fill, MilestoneState, NewTrade, OrderIntent, Trade, TradeExit, check_json, read_message
 from core.types import DecisionTrace, FilteredSignal, Identifier, PipelineStatus, RawSignal, Side, Ticker
 
 MAX_HEADLINE = 2_000
@@ -24,6 +24,8 @@ DIRECT = "pipeline"
 """Source of a signal that was handed to the pipeline by its caller, not taken from the store."""
 ALL = "all"
 """Scope of a halt that stops every new order."""
+ANEW = "anew"
+"""In the payload of an exit that was placed anew: the bracket it is of."""
 OPEN_STATES = (
     PipelineStatus.PENDING,
     PipelineStatus.SUBMITTED,
@@ -193,12 +195,25 @@ class DecisionLog:
         return [read_message(Fill, row) for row in rows]
 
     def list_sales(self, symbols: Sequence[str]) -> dict[str, str]:
-        """Return the symbol of every order that sold one of some symbols on a decision of its own, by identity."""
+        """Return the symbol of every order that sold one of some symbols and is no exit of a bracket, by identity.
+
+        Those are the sales that were decided, and the exits that were placed anew for all shares that were held.
+        """
         if not symbols:
             return {}
-        where: Row = {"symbol": ("in", sorted(set(symbols))), "side": Side.SELL.value, "signal_id": ("neq", _NOBODY)}
-        rows = self.gateway.select("order_intents", columns=("client_order_id", "symbol"), where=where)
-        return {str(row["client_order_id"]): str(row["symbol"]) for row in rows}
+        where: Row = {"symbol": ("in", sorted(set(symbols))), "side": Side.SELL.value}
+        columns = ("client_order_id", "symbol", "signal_id", "payload")
+        rows = self.gateway.select("order_intents", columns=columns, where=where)
+        found = [row for row in rows if row["signal_id"] is not None or ANEW in row["payload"]]
+        return {str(row["client_order_id"]): str(row["symbol"]) for row in found}
+
+    def find_open_entry(self, symbol: str) -> OpenOrder | None:
+        """Return the entry of the newest trade of a symbol that holds shares; None where none does."""
+        where: Row = {"symbol": symbol, "hit": ("is", None), "voided": ("is", False), "qty": ("gt", 0)}
+        order = ("-recorded_at", "-client_order_id")
+        rows = self.gateway.select("trades", columns=("client_order_id",), where=where, order=order, limit=1)
+        names = [str(row["client_order_id"]) for row in rows]
+        return next(iter(self.find_orders(names).values()), None)
 
     def find_known_fills(self, exec_ids: Sequence[str]) -> set[str]:
         """Return which of these executions are recorded."""
@@ -235,15 +250,19 @@ class DecisionLog:
         rows = self.gateway.select("cash_movements", columns=("movement_ref", "amount"), order=("moved_at", "movement_ref"))
         return [(str(row["movement_ref"]), float(row["amount"])) for row in rows]
 
-    def move_cash(self, ref: str, amount: float, at: datetime, note: str = "") -> None:
-        """Write down money that came or went other than by a fill.
+    def move_cash(
+        self, ref: str, amount: float, at: datetime, note: str = "", *, milestones: MilestoneState | None = None
+    ) -> None:
+        """Write down money that came or went other than by a fill, and in the same transaction what it makes of the milestones.
 
         Raises
         ------
         StoreConflictError
-            If there is a movement of this reference.
+            If there is a movement of this reference; the milestones stay as they are then.
         """
-        self.gateway.insert("cash_movements", [{"movement_ref": ref, "amount": amount, "moved_at": at, "note": note}])
+        movement = {"movement_ref": ref, "amount": amount, "moved_at": at.isoformat(), "note": note}
+        state = None if milestones is None else milestones.to_dict()
+        self.gateway.rpc("move_cash", payload={**movement, "milestones": state})
 
     def list_halts(self) -> list[Halt]:
         """Return the last halt of every scope, in force or not, by scope."""
@@ -259,10 +278,10 @@ class DecisionLog:
         return bool(self.gateway.rpc("resume_trading", p_scope=scope, p_actor=actor, p_at=at)[0]["resume_trading"])
 
     def peak_since(self, at: datetime | None) -> float | None:
-        """Return the highest equity recorded at or after a time, or ever; None where there is none."""
+        """Return the most that one unit of the account was worth at or after a time, or ever; None where none is recorded."""
         where: Row = {} if at is None else {"recorded_at": ("gte", at)}
-        rows = self.gateway.select("equity_snapshots", columns=("equity",), where=where, order=("-equity",), limit=1)
-        return float(rows[0]["equity"]) if rows else None
+        rows = self.gateway.select("equity_snapshots", columns=("unit_value",), where=where, order=("-unit_value",), limit=1)
+        return float(rows[0]["unit_value"]) if rows else None
 
     def list_unsettled(self) -> list[Trade]:
         """Return closed trades whose outcome did not reach everybody yet, oldest first."""
@@ -273,10 +292,6 @@ class DecisionLog:
         """Mark the outcomes of trades as told to everybody; again changes nothing."""
         rows = [{"trade_id": UUID(trade_id), "settled_at": at} for trade_id in trade_ids]
         self.gateway.upsert("trade_settlements", rows, on_conflict=("trade_id",))
-
-
-# Exits of a bracket carry no signal; being unequal to any value is the gateway's way to say that there is one.
-_NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def _signal(item: NewSignal) -> Row:

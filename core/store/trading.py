@@ -309,7 +309,7 @@ class TradingStore:
         return [read_message(CategoryWinRate, row) for row in self.gateway.rpc("get_win_rates_by_category")]
 
     def monthly_returns(self) -> list[MonthlyReturn]:
-        """Return what each month made of the equity, deposits included."""
+        """Return the equity at the end of each month and what the month made of it, money paid in or out left aside."""
         rows = self.gateway.rpc("get_monthly_returns")
         return [read_message(MonthlyReturn, {**row, "month": str(row["month"])}) for row in rows]
 
@@ -319,7 +319,7 @@ class TradingStore:
 
     def drawdown_history(self, since: datetime | None = None, *, limit: int = 10_000) -> list[EquityPoint]:
         """Return the newest snapshots of equity, oldest first."""
-        rows = self.gateway.rpc("get_drawdown_history", p_since=since, p_limit=limit)
+        rows = self.gateway.rpc("get_equity_history", p_since=since, p_limit=limit)
         return [read_message(EquityPoint, row) for row in rows]
 
     def agent_health_summary(self) -> list[AgentSummary]:

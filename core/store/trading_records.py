@@ -270,11 +270,16 @@ class Position(Message):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Book(Message):
-    """Equity, cash and every open position at one time, in currency."""
+    """Equity, cash and every open position at one time, in currency.
+
+    `moved` is all money that came from outside so far, the opening balance included and what was paid out taken off; it is in
+    the equity, and is no gain. None says nothing new of it.
+    """
 
     recorded_at: datetime
     equity: NotNegative
     cash: float
+    moved: float | None = None
     positions: tuple[Position, ...] = ()
 
     def _check(self) -> None:
@@ -285,13 +290,18 @@ class Book(Message):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PortfolioState(Message):
-    """The book as last recorded; `drawdown_pct` is a fraction of the peak."""
+    """The book as last recorded; `drawdown_pct` is a fraction of the peak.
+
+    The equity is counted in `units`, as funds do: money paid in buys units, money paid out sells some, and the peak is that of
+    one unit times the units there are now. An account begins with one.
+    """
 
     equity: NotNegative
     peak_equity: Positive
     drawdown_pct: Fraction
     cash: float
     open_positions: Count
+    units: Positive = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -436,12 +446,13 @@ class KillCount(Message):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EquityPoint(Message):
-    """Equity, its peak so far and the fraction lost from it."""
+    """Equity, its peak so far and the fraction lost from it; `unit_value` runs like the equity without money paid in or out."""
 
     recorded_at: datetime
     equity: NotNegative
     peak: Positive
     drawdown_pct: Fraction
+    unit_value: NotNegative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.brokers.broker import Broker, BrokerOrder, Leg, Order
+from agents.brokers.broker import Broker, BrokerOrder, Leg, Order, PlacesExits
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError
 from core.store.opening import Store
 from core.types import PipelineStatus, Side
@@ -139,6 +139,18 @@ def test_what_a_cancelled_entry_had_filled_keeps_exits(broker: Broker, world: Wo
     assert [one.leg for one in broker.list_executions()] == [Leg.ENTRY, Leg.STOP_LOSS]
 
 
+def test_what_an_entry_had_filled_that_the_broker_ended_has_exits_once_it_is_cancelled_again(
+    broker: Broker, world: World
+) -> None:
+    broker.place_order(bracket())
+    world.fill("a", 4.0, 100.0)
+    world.end("a")
+    assert broker.cancel_order("a").status is PipelineStatus.CANCELLED
+    assert open_orders(broker) == {"a-sl": 4.0, "a-tp": 4.0}
+    world.fill("a-tp", 4.0, 106.0)
+    assert (open_orders(broker), broker.list_positions()) == ({}, [])
+
+
 def test_what_was_sold_meanwhile_gets_no_exits(broker: Broker, world: World) -> None:
     broker.place_order(bracket())
     world.fill("a", 4.0, 100.0)
@@ -152,6 +164,64 @@ def test_what_was_sold_meanwhile_gets_no_exits(broker: Broker, world: World) -> 
     assert broker.cancel_order("a").status is PipelineStatus.CANCELLED
     assert open_orders(broker) == {}
     assert broker.list_positions() == []
+
+
+def guard(broker: Broker) -> PlacesExits:
+    if not isinstance(broker, PlacesExits):
+        pytest.skip(f"the {broker.name} broker places no exits by themselves")
+    return broker
+
+
+def hold_without_exits(broker: Broker, world: World) -> None:
+    broker.place_order(bracket())
+    world.fill("a", 10.0, 100.0)
+    broker.cancel_order("a-sl")
+    assert open_orders(broker) == {}
+
+
+@pytest.mark.parametrize(("winner", "loser", "price"), [("x-tp", "x-sl", 106.0), ("x-sl", "x-tp", 96.5)])
+def test_exits_are_placed_anew_for_what_is_held(broker: Broker, world: World, winner: str, loser: str, price: float) -> None:
+    guarding = guard(broker)
+    hold_without_exits(broker, world)
+    placed = guarding.place_exits(bracket("x", limit_price=None))
+    assert (placed.client_order_id, placed.side, placed.qty) == ("x-tp", Side.SELL, 10.0)
+    assert placed.status is PipelineStatus.SUBMITTED
+    assert open_orders(broker) == {"x-sl": 10.0, "x-tp": 10.0}
+    assert guarding.place_exits(bracket("x", limit_price=None)).order_id == placed.order_id
+    again = world.connect()
+    assert open_orders(again) == {"x-sl": 10.0, "x-tp": 10.0}
+    again.close()
+    world.fill(winner, 10.0, price)
+    assert (status(broker, winner), status(broker, loser), open_orders(broker)) == ("filled", "cancelled", {})
+    assert fills(broker) == [("a", "buy", 10.0, 100.0), (winner, "sell", 10.0, price)]
+    assert broker.list_positions() == []
+    assert broker.get_account().cash == pytest.approx(CASH - 1000.0 + 10.0 * price)
+
+
+def test_exits_that_were_placed_anew_are_cancelled_as_a_pair_and_free_their_shares(broker: Broker, world: World) -> None:
+    guarding = guard(broker)
+    hold_without_exits(broker, world)
+    guarding.place_exits(bracket("x", limit_price=None))
+    assert broker.cancel_order("x-sl").status is PipelineStatus.CANCELLED
+    assert (open_orders(broker), status(broker, "x-tp")) == ({}, "cancelled")
+    assert broker.place_order(Order(client_order_id="s", symbol="AAPL", side=Side.SELL, qty=10.0)).status is (
+        PipelineStatus.SUBMITTED
+    )
+
+
+def test_exits_for_shares_that_are_not_there_are_refused(broker: Broker, world: World) -> None:
+    guarding = guard(broker)
+    hold_without_exits(broker, world)
+    refused = guarding.place_exits(bracket("x", qty=11.0, limit_price=None))
+    assert (refused.status, refused.client_order_id) == (PipelineStatus.REJECTED, "x-tp")
+    assert refused.reason != ""
+    assert open_orders(broker) == {}
+
+
+def test_an_entry_that_is_refused_leaves_no_exits(broker: Broker) -> None:
+    assert broker.place_order(bracket(qty=5_000.0)).status is PipelineStatus.REJECTED
+    assert open_orders(broker) == {}
+    assert {status(broker, one) for one in ("a-sl", "a-tp")} <= {"none", "cancelled", "rejected"}
 
 
 def test_cancelling_one_exit_cancels_the_other(broker: Broker, world: World) -> None:

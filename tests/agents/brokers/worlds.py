@@ -29,6 +29,9 @@ class World(Protocol):
     def fill(self, identity: str, qty: float, price: float) -> None:
         """Let the market fill a part of an order, or of an exit."""
 
+    def end(self, identity: str) -> None:
+        """End an entry at the broker without our asking, as an expiry or a person there would."""
+
     def cut(self, *, after: bool) -> None:
         """Cut the line in the middle of the next order, before or after it arrived."""
 
@@ -88,6 +91,9 @@ class PaperWorld:
         (fill,) = broker.on_bar(bar)
         assert (fill.client_order_id, fill.qty) == (identity, qty)
 
+    def end(self, identity: str) -> None:
+        self.connect().cancel_order(identity)
+
     def cut(self, *, after: bool) -> None:
         self._fault = "after" if after else "before"
 
@@ -131,6 +137,9 @@ class AlpacaWorld:
     def fill(self, identity: str, qty: float, price: float) -> None:
         self.exchange.fill(self.order(identity), qty, price)
 
+    def end(self, identity: str) -> None:
+        self.exchange.cancel(self.order(identity))
+
     def cut(self, *, after: bool) -> None:
         self.exchange.fault = "cut_after" if after else "cut_before"
 
@@ -169,6 +178,10 @@ class IBWorld:
 
     def fill(self, identity: str, qty: float, price: float) -> None:
         self.gateway.fill(identity, qty, price)
+
+    def end(self, identity: str) -> None:
+        with self.gateway.lock:
+            self.gateway.end(self.gateway.find(identity))
 
     def cut(self, *, after: bool) -> None:
         self.gateway.fault = "cut_after" if after else "cut_before"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from agents.brokers.broker import BrokerOrder, Order
 from agents.brokers.matching import MatchingRules
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.ares import AresConfig
@@ -21,6 +22,7 @@ from core.types import (
     FilteredSignal,
     MacroContext,
     MarketRegime,
+    PipelineStatus,
     RawSignal,
     Refusal,
     Severity,
@@ -137,6 +139,19 @@ def build_desk(
 def paper_broker(store: Store, clock: FixedClock, cash: float = CASH) -> PaperBroker:
     """Open a paper account without costs."""
     return PaperBroker(store.trading.gateway, PaperConfig(initial_cash=cash, rules=FREE), clock)
+
+
+def refused(order: Order) -> BrokerOrder:
+    """Refuse an order, as a broker does that keeps no record of it."""
+    return BrokerOrder(
+        client_order_id=order.client_order_id,
+        order_id="refused",
+        symbol=order.symbol,
+        side=order.side,
+        qty=order.qty,
+        status=PipelineStatus.REJECTED,
+        reason="not today",
+    )
 
 
 _numbers = itertools.count(1)

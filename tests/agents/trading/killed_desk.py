@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from agents.brokers.broker import BrokerOrder, Order
 from agents.brokers.paper import PaperBroker, PaperConfig
 from core.clock import FixedClock
 from core.settings import Settings
@@ -22,12 +23,12 @@ from core.store.knowledge import PgKnowledgeBase
 from core.store.opening import Store, open_store
 from core.store.trading import TradingStore
 from core.text import HashedNgramEmbedder
-from core.types import RawSignal
-from tests.agents.trading.desk import CASH, FREE, NOW, Desk, bad_news, build_desk, signal
+from core.types import RawSignal, Side
+from tests.agents.trading.desk import CASH, FREE, NOW, Desk, bad_news, build_desk, refused, signal
 
 PRICES = {"AAA": 100.0, "BBB": 50.0, "CCC": 20.0, "DDD": 10.0}
 _CHANGES = ("insert", "upsert", "update", "delete", "rpc")
-_BROKER_CALLS = ("place_order", "cancel_order", "find_order", "list_executions", "list_open_orders", "on_bars")
+_BROKER_CALLS = ("place_order", "place_exits", "cancel_order", "find_order", "list_executions", "list_open_orders", "on_bars")
 
 
 class Fuse:
@@ -67,11 +68,20 @@ class Fused:
         return call
 
 
+class Stubborn(PaperBroker):
+    """A paper account at which CCC cannot be sold by an order of its own; nothing is kept of one that tries."""
+
+    def place_order(self, order: Order) -> BrokerOrder:
+        if (order.symbol, order.side) != ("CCC", Side.SELL):
+            return super().place_order(order)
+        return refused(order)
+
+
 def news(number: int) -> list[RawSignal]:
     """Return the signals of a part of the day, the same ones in every process."""
     made = {
         1: [signal("AAA"), signal("BBB"), bad_news("DDD"), signal("CCC")],
-        2: [bad_news("AAA")],
+        2: [bad_news("AAA"), bad_news("CCC")],
         3: [signal("DDD")],
     }[number]
     return [replace(item, signal_id=str(UUID(int=100 * number + place))) for place, item in enumerate(made)]
@@ -82,7 +92,7 @@ def open_desk(store: Store, fuse: Fuse, minutes: float) -> Desk:
     gateway: Any = Fused(store.trading.gateway, _CHANGES, fuse, "store")
     store = replace(store, trading=TradingStore(gateway), knowledge=PgKnowledgeBase(gateway, HashedNgramEmbedder()))
     clock = FixedClock(NOW + timedelta(minutes=minutes))
-    inner = PaperBroker(gateway, PaperConfig(initial_cash=CASH, rules=FREE), clock)
+    inner = Stubborn(gateway, PaperConfig(initial_cash=CASH, rules=FREE), clock)
     broker = Fused(inner, _BROKER_CALLS, fuse, "broker")
     desk = build_desk(store, broker=broker, prices=PRICES, clock=clock)
     desk.broker = inner
@@ -90,7 +100,7 @@ def open_desk(store: Store, fuse: Fuse, minutes: float) -> Desk:
 
 
 def live_through(desk: Desk) -> None:
-    """Go through a day: buy three, sell one on bad news, have one hit its target, buy a fourth."""
+    """Go through a day: buy three, sell one on bad news, fail to sell another, have one hit its target, buy a fourth."""
     desk.pipeline.recover()
     desk.pipeline.run(news(1))
     for symbol in ("AAA", "BBB", "CCC"):

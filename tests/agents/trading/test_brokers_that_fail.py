@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agents.brokers.asking import target_of
 from agents.brokers.broker import BrokerOrder, Execution, Leg
 from agents.brokers.matching import MatchingRules
 from agents.brokers.paper import PaperBroker, PaperConfig
@@ -18,7 +19,7 @@ from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailabl
 from core.store.opening import Store
 from core.store.trading_records import Seniority, SeniorityTier
 from core.types import BindingConstraint, PipelineStatus, Side, Stage
-from tests.agents.trading.desk import CASH, NOW, Desk, bad_news, build_desk, paper_broker, signal
+from tests.agents.trading.desk import CASH, NOW, Desk, bad_news, build_desk, paper_broker, refused, signal
 
 
 class Moody:
@@ -358,18 +359,202 @@ def test_a_broker_that_goes_away_between_the_exits_and_the_sale_is_asked_again_t
     assert [trade.exit_reason for trade in desk.store.trading.trades.list_trades()] == ["signal"]
 
 
-def test_a_sale_that_ends_with_shares_left_halts_the_symbol_that_nothing_watches_over(desk: Desk) -> None:
+def refused_exits(order: Any) -> BrokerOrder:
+    return refused(target_of(order))
+
+
+def exits(desk: Desk) -> list[tuple[str, float]]:
+    """Return which exits are open at the broker, and for how many shares."""
+    orders = desk.broker.inner.list_open_orders()
+    return [(order.client_order_id[-3:], order.qty - order.filled_qty) for order in orders if order.side is Side.SELL]
+
+
+def hold(desk: Desk) -> None:
     desk.pipeline.run([signal("AAA")])
     desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    assert exits(desk) == [("-sl", 5.0), ("-tp", 5.0)]
+
+
+def test_a_position_whose_sale_is_rejected_has_its_exits_again(desk: Desk) -> None:
+    hold(desk)
+    desk.broker.instead["place_order"] = refused
+    (trace,) = desk.pipeline.run([bad_news("AAA")])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.ARES, BindingConstraint.BROKER_UNAVAILABLE)
+    assert trace.kill_reason == "not today; its exits had been cancelled for it and are placed anew"
+    assert (exits(desk), scopes(desk)) == ([("-sl", 5.0), ("-tp", 5.0)], [])
+    desk.broker.calm()
+    for again in (desk, desk.restart()):
+        again.pipeline.tick()
+        assert (exits(desk), scopes(desk)) == ([("-sl", 5.0), ("-tp", 5.0)], [])
+    assert sorted(row["status"] for row in desk.rows("order_intents", side="sell")) == [
+        "cancelled",
+        "cancelled",
+        "rejected",
+        "submitted",
+        "submitted",
+    ]
+    desk.bar("AAA", 96.0)
+    desk.pipeline.tick()
+    (trade,) = desk.store.trading.trades.list_trades()
+    assert (trade.exit_reason, trade.exit_price, trade.hit) == ("stop_loss", 96.0, False)
+    assert desk.pipeline.argus.held == {}
+    assert {row["status"] for row in desk.rows("order_intents", side="sell")} == {"cancelled", "rejected", "filled"}
+
+
+def test_exits_that_are_placed_anew_have_the_old_prices_and_an_identity_of_the_sale(desk: Desk) -> None:
+    hold(desk)
+    desk.broker.instead["place_order"] = refused
     desk.pipeline.run([bad_news("AAA")])
-    (sale,) = [order for order in desk.broker.list_open_orders() if order.side is Side.SELL]
-    desk.broker.inner.cancel_order(sale.client_order_id)
+    entry, anew = desk.rows("paper_orders")
+    assert [float(anew[name]) for name in ("stop_loss_price", "take_profit_price", "qty")] == [97.0, 106.0, 5.0]
+    assert anew["client_order_id"] != entry["client_order_id"]
+    desk.broker.calm()
+    # The sale that succeeds later ends these exits too, and sells once.
+    desk.pipeline.run([bad_news("AAA")])
+    assert exits(desk) == [(desk.rows("order_intents", status="submitted", side="sell")[-1]["client_order_id"][-3:], 5.0)]
+    desk.bar("AAA", 99.0)
+    desk.pipeline.tick()
+    assert [trade.exit_reason for trade in desk.store.trading.trades.list_trades()] == ["signal"]
+    assert (desk.pipeline.argus.held, exits(desk)) == ({}, [])
+
+
+def test_a_sale_that_ends_later_with_shares_left_leads_to_exits_for_what_is_left(store: Store) -> None:
+    clock = FixedClock(NOW)
+    rules = MatchingRules(commission_bps=0.0, slippage_bps=0.0, participation_limit=0.5)
+    broker = Moody(PaperBroker(store.trading.gateway, PaperConfig(initial_cash=CASH, rules=rules), clock))
+    desk = build_desk(store, broker=broker, clock=clock)
+    hold(desk)
+    desk.pipeline.run([bad_news("AAA")])
+    clock.advance(timedelta(minutes=1))
+    broker.inner.on_bar(Bar(symbol="AAA", at=clock.now(), open=99.0, high=99.0, low=99.0, close=99.0, volume=4.0))
+    (sale,) = [order for order in broker.list_open_orders() if order.side is Side.SELL]
+    broker.inner.cancel_order(sale.client_order_id)
+    told = broker.inner.list_executions()
+    broker.instead["list_executions"] = told[:1]
+    desk.pipeline.tick()
+    assert exits(desk) == []  # how many shares are left is not known yet
+    broker.calm()
+    desk.pipeline.tick()
+    assert (exits(desk), scopes(desk)) == ([("-sl", 3.0), ("-tp", 3.0)], [])
+    desk.bar("AAA", 107.0)
+    desk.pipeline.tick()
+    (trade,) = desk.store.trading.trades.list_trades()
+    assert trade.exit_price == pytest.approx((2 * 99.0 + 3 * 107.0) / 5)
+    assert trade.exit_reason == "take_profit"
+    assert desk.pipeline.argus.held == {}
+
+
+@pytest.mark.parametrize("ends_its_exits", [False, True])
+def test_what_an_entry_had_filled_when_the_broker_ended_it_has_exits(store: Store, ends_its_exits: bool) -> None:
+    clock = FixedClock(NOW)
+    rules = MatchingRules(commission_bps=0.0, slippage_bps=0.0, participation_limit=0.5)
+    broker = Moody(PaperBroker(store.trading.gateway, PaperConfig(initial_cash=CASH, rules=rules), clock))
+    desk = build_desk(store, broker=broker, clock=clock)
+    desk.pipeline.run([signal("AAA")])
+    clock.advance(timedelta(minutes=1))
+    broker.inner.on_bar(Bar(symbol="AAA", at=clock.now(), open=100.0, high=100.0, low=100.0, close=100.0, volume=4.0))
+    (entry,) = desk.rows("paper_orders")
+    name = entry["client_order_id"]
+    broker.inner.cancel_order(f"{name}-sl" if ends_its_exits else name)
+    for again in (desk, desk, desk.restart()):
+        again.pipeline.tick()
+        assert (exits(desk), scopes(desk), n_orders(desk)) == ([("-sl", 2.0), ("-tp", 2.0)], [], 1 + ends_its_exits)
+    desk.bar("AAA", 107.0)
+    desk.pipeline.tick()
+    (trade,) = desk.store.trading.trades.list_trades()
+    assert (trade.qty, trade.exit_price, trade.exit_reason) == (2.0, 107.0, "take_profit")
+    assert {row["status"] for row in desk.rows("order_intents")} <= {"filled", "cancelled"}
+
+
+def test_exits_that_are_refused_too_halt_the_symbol_until_a_person_looks(desk: Desk) -> None:
+    hold(desk)
+    desk.broker.instead |= {"place_order": refused, "place_exits": refused_exits}
+    desk.pipeline.run([bad_news("AAA")])
+    desk.broker.calm()
     desk.pipeline.tick()
     desk.restart().pipeline.recover()
     (halt,) = desk.pipeline.argus.halts()
     assert (halt.scope, halt.actor) == ("symbol:AAA", "reconciler")
-    assert "ended cancelled with shares left and no exits" in halt.reason
-    assert desk.pipeline.argus.held == {"AAA": 5.0}
+    assert halt.reason == "5 AAA have no exits, the broker refused them anew: not today"
+    assert (exits(desk), desk.pipeline.argus.held) == ([], {"AAA": 5.0})
+    # Once a person has resumed, the next sale that fails brings exits.
+    desk.pipeline.resume(actor="operator", symbol="AAA")
+    desk.broker.instead["place_order"] = refused
+    desk.pipeline.run([bad_news("AAA")])
+    assert (exits(desk), scopes(desk)) == ([("-sl", 5.0), ("-tp", 5.0)], [])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("answer", [SILENCE, BrokerUnavailableError("away")], ids=["silent", "away"])
+def test_a_broker_that_falls_silent_over_exits_is_asked_at_each_tick(desk: Desk, when: str, answer: Exception) -> None:
+    hold(desk)
+    desk.broker.instead["place_order"] = refused
+    getattr(desk.broker, when)["place_exits"] = answer
+    desk.pipeline.run([bad_news("AAA")])
+    assert scopes(desk) == ["symbol:AAA"]
+    desk.broker.before["find_order"] = SILENCE
+    desk.restart().pipeline.tick()
+    assert scopes(desk) == ["symbol:AAA"]
+    desk.broker.calm()
+    desk.restart().pipeline.tick()
+    assert (exits(desk), scopes(desk), n_orders(desk)) == ([("-sl", 5.0), ("-tp", 5.0)], [], 2)
+
+
+def test_no_exits_are_placed_for_shares_that_the_broker_does_not_hold(desk: Desk) -> None:
+    hold(desk)
+    desk.broker.instead |= {"place_order": refused, "list_positions": []}
+    desk.pipeline.run([bad_news("AAA")])
+    (halt,) = desk.pipeline.argus.halts()
+    assert halt.reason == "5 AAA have no exits, the broker refused them anew: it holds 0 shares, and the fills say 5"
+    assert exits(desk) == []
+
+
+def test_a_broker_that_places_no_exits_by_themselves_leaves_the_symbol_halted(desk: Desk) -> None:
+    hold(desk)
+
+    class Plain:
+        """A broker of the protocol and no more."""
+
+        def __init__(self, inner: Any) -> None:
+            for name in ("connect", "list_open_orders", "list_executions", "list_positions", "get_account", "cancel_order"):
+                setattr(self, name, getattr(inner, name))
+            self.name, self.is_paper = "plain", True
+            self.place_order, self.find_order = refused, inner.find_order
+
+    plain = desk.restart(broker=Plain(desk.broker.inner))
+    plain.pipeline.run([bad_news("AAA")])
+    (halt,) = plain.pipeline.argus.halts()
+    assert halt.actor == "reconciler"
+    assert halt.reason.endswith("with shares left and no exits, and the broker plain places none for shares that are held")
+
+
+def test_a_sale_of_unknown_outcome_that_turns_out_rejected_leads_to_exits_and_no_halt(desk: Desk) -> None:
+    hold(desk)
+    desk.broker.before |= {"place_order": SILENCE, "find_order": SILENCE}
+    (trace,) = desk.pipeline.run([bad_news("AAA")])
+    assert (trace.status, scopes(desk)) == (PipelineStatus.UNKNOWN, ["symbol:AAA"])
+    desk.broker.calm()
+    desk.broker.instead["place_order"] = refused
+    desk.pipeline.tick()
+    assert (exits(desk), scopes(desk)) == ([("-sl", 5.0), ("-tp", 5.0)], [])
+    (stored,) = desk.pipeline.log.find_traces([trace.signal_id])
+    assert stored.status is PipelineStatus.REJECTED
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_sale_of_unknown_outcome_whose_exits_are_not_there_stays_halted(desk: Desk, silent: bool) -> None:
+    hold(desk)
+    desk.broker.before |= {"place_order": SILENCE, "find_order": SILENCE}
+    desk.pipeline.run([bad_news("AAA")])
+    desk.broker.calm()
+    desk.broker.instead |= {"place_order": refused, "place_exits": refused_exits}
+    if silent:
+        desk.broker.before["place_exits"] = SILENCE
+    desk.pipeline.tick()
+    (halt,) = desk.pipeline.argus.halts()
+    expected = "nobody knows whether 5 AAA have exits" if silent else "5 AAA have no exits, the broker refused them anew"
+    assert (halt.actor, halt.reason.split(":")[0]) == ("exits" if silent else "reconciler", expected)
 
 
 def test_exits_that_fill_while_they_are_cancelled_close_their_trade_at_the_next_tick(desk: Desk) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.settings import Settings
+from core.store.decisions import ANEW
 from core.store.opening import Store, open_store
 from core.types import PipelineStatus, Side
 from tests.agents.trading.desk import CASH, Desk
@@ -21,7 +22,9 @@ def check_that_the_stories_agree(desk: Desk) -> None:
     assert max(entries.values(), default=0) <= 1
     decided = [row for row in desk.rows("order_intents") if row["signal_id"] is not None]
     assert max(Counter(row["signal_id"] for row in decided).values(), default=0) <= 1
-    assert {row["client_order_id"] for row in orders} <= {row["client_order_id"] for row in decided}
+    anew = {row["payload"][ANEW]["client_order_id"] for row in desk.rows("order_intents") if ANEW in row["payload"]}
+    assert len(anew) <= 1
+    assert {row["client_order_id"] for row in orders} <= {row["client_order_id"] for row in decided} | anew
     theirs = sorted((row["exec_id"], float(row["qty"]), float(row["price"])) for row in desk.rows("paper_fills"))
     ours = sorted((row["exec_id"], float(row["qty"]), float(row["price"])) for row in desk.rows("fills"))
     assert ours == theirs

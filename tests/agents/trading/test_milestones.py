@@ -142,7 +142,8 @@ def test_what_the_store_holds_survives_a_restart_and_is_crossed_once(trading: Tr
     assert again.observe(1_600.0) == ()
     assert again.sized_equity(1_600.0) == pytest.approx(1_300.0)
     assert again.sized_equity(200.0) == 0.0
-    again.move_money(20_000.0)
+    trading.save_milestones(move_money(again.state, 20_000.0))
+    again.reload()
     assert again.observe(21_600.0) == (SCALE,)
     assert again.state is not None
     assert again.state.total_vaulted == pytest.approx(300.0 + 0.3 * 100.0)

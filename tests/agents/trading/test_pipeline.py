@@ -251,6 +251,22 @@ def test_a_measured_hit_rate_of_nothing_stakes_the_floor_and_then_nothing(store:
     assert only(desk, signal("CCC")) == (Stage.PYTHIA, BindingConstraint.CONFIDENCE_BELOW_FLOOR)
 
 
+@pytest.mark.parametrize("cash", [50_000.0, 100_000.0, 100_001.0])
+def test_a_context_that_cannot_learn_on_a_small_paper_account_says_so_and_what_helps(store: Store, cash: float) -> None:
+    """One loss of one shrinks to 5/11, which is tier 3; and it costs the account that began with 100,000 its stage."""
+    desk = build_desk(store, cash=cash)
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.bar("AAA", 99.9, low=96.0)
+    desk.pipeline.tick()
+    (trace,) = desk.pipeline.run([signal("BBB")])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.PYTHIA, BindingConstraint.TIER_BLOCKED)
+    assert str(trace.kill_reason).endswith(
+        " A context learns from its own trades alone and gets none here: it stays blocked at stage scale. Tiers are admitted "
+        "up to 3 from 100,000 of equity: begin a paper account of a new store with more cash."
+    )
+
+
 def test_a_drawdown_at_the_stages_limit_halts_once_and_at_that_tick(store: Store) -> None:
     """A stage that ends at 5 % on 1,000 in cash of which half is in one stock: it halts when the stock has lost 10 %."""
     rules = StageRules(

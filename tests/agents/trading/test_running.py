@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agents.trading import running
 from agents.trading.argus import Valuation
 from agents.trading.market_data import Bar
-from agents.trading.running import Round, run_round, run_rounds
+from agents.trading.running import Round, feed_broker, run_round, run_rounds
 from agents.trading.sessions import ExchangeSessions
 from core.clock import FixedClock
 from core.errors import MissingDataError
@@ -51,6 +52,66 @@ def test_time_passes_at_the_paper_broker_before_anything_is_decided(desk: Desk, 
     (trade,) = store.trade_log.list_trades(open_only=True)
     assert trade.qty == order.qty
     assert run_round(desk.pipeline, "worker").valuation.positions == done.valuation.positions
+
+
+def minutes(desk: Desk, prices: list[float]) -> list[Bar]:
+    """Make bars of one price each, a minute apart, from a minute after now on, and let that time pass."""
+    begin = desk.clock.now()
+    desk.clock.advance(timedelta(minutes=len(prices)))
+    times = [begin + timedelta(minutes=k + 1) for k in range(len(prices))]
+    return [Bar(symbol="AAA", at=at, open=p, high=p, low=p, close=p) for at, p in zip(times, prices, strict=True)]
+
+
+@pytest.mark.parametrize("n", [9, 10, 11, 150, 1_500])
+def test_a_stop_in_a_bar_of_long_ago_is_met(desk: Desk, store: Store, n: int) -> None:
+    save(store, "AAA")
+    run_round(desk.pipeline, "worker")
+    desk.prices.bars["AAA"] = minutes(desk, [100.0])
+    run_round(desk.pipeline, "worker")
+    fallen, *rest = minutes(desk, [96.0, *[100.0] * (n - 1)])
+    desk.prices.bars["AAA"] += [fallen, *rest]
+    run_round(desk.pipeline, "worker")
+    (trade,) = store.trade_log.list_trades()
+    assert (trade.exit_reason, trade.exit_price, trade.closed_at) == ("stop_loss", 96.0, fallen.at)
+    assert desk.pipeline.argus.held == {}
+
+
+def test_no_more_bars_are_asked_for_than_the_orders_have_missed(desk: Desk, store: Store) -> None:
+    save(store, "AAA")
+    desk.prices.bars["AAA"] = minutes(desk, [100.0] * 3_000)
+    run_round(desk.pipeline, "worker")
+    asked: list[int] = []
+    told = desk.prices.list_bars
+
+    def list_bars(symbol: str, as_of: datetime, n: int) -> list[Bar]:
+        asked.append(n)
+        return told(symbol, as_of, n)
+
+    desk.prices.list_bars = list_bars  # type: ignore[method-assign]
+    for missed, expected in ((1, [10]), (9, [10]), (10, [10, 100]), (99, [10, 100]), (0, [10])):
+        desk.prices.bars["AAA"] += minutes(desk, [100.0] * missed)
+        asked.clear()
+        feed_broker(desk.broker, desk.prices, desk.clock.now(), {"AAA"})
+        assert asked == expected
+
+
+def test_bars_are_asked_for_up_to_a_bound_and_what_is_beyond_is_told(
+    desk: Desk, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running, "_MOST_BARS_BACK", 40)
+    save(store, "AAA")
+    run_round(desk.pipeline, "worker")
+    desk.prices.bars["AAA"] = minutes(desk, [101.0] * 50 + [100.0])
+    assert feed_broker(desk.broker, desk.prices, desk.clock.now(), {"AAA"}) == 1
+    assert f"wait since {NOW}, and meet no bar before {NOW + timedelta(minutes=12)}" in caplog.text
+
+
+def test_a_symbol_waits_since_its_last_bar_or_its_oldest_open_order(desk: Desk, store: Store) -> None:
+    save(store, "AAA", "BBB")
+    run_round(desk.pipeline, "worker")
+    assert desk.broker.waiting_since() == {"AAA": NOW, "BBB": NOW}
+    desk.bar("AAA", 101.0)
+    assert desk.broker.waiting_since() == {"AAA": NOW + timedelta(minutes=1), "BBB": NOW}
 
 
 def test_a_source_that_fails_stops_the_time_of_its_symbols_and_nothing_else(

@@ -12,20 +12,22 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from agents.brokers.broker import Leg, exit_ids
+from agents.brokers.broker import BrokerOrder, Leg, exit_ids
 from agents.brokers.matching import MatchingRules
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.ares import AresConfig
 from agents.trading.context import PipelineConfig, TradingConfig
+from agents.trading.exits import RESCUE
 from agents.trading.limits import LimitsConfig
 from agents.trading.market_data import Bar
 from agents.trading.seniority import SeniorityConfig
 from core.clock import FixedClock
 from core.errors import BrokerOutcomeUnknownError
 from core.settings import Settings
+from core.store.decisions import ANEW
 from core.store.opening import Store, open_store
 from core.types import PipelineStatus, RawSignal, Side
-from tests.agents.trading.desk import NOW, Desk, bad_news, build_desk, signal
+from tests.agents.trading.desk import NOW, Desk, bad_news, build_desk, refused, signal
 from tests.conftest import Server
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE")
@@ -45,23 +47,27 @@ class PowerCut(BaseException):
 
 
 class Cutting:
-    """A broker before or after whose n-th call from now the power fails, or which stays silent once."""
+    """A broker before or after whose n-th call from now the power fails, or which stays silent or refuses a sale once."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.cut_in: int | None = None
         self.silent = False
+        self.refuses_sales = False
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
-        if name not in ("place_order", "cancel_order", "find_order", "list_executions", "list_open_orders"):
+        if name not in ("place_order", "place_exits", "cancel_order", "find_order", "list_executions", "list_open_orders"):
             return found
 
         def call(*arguments: Any, **more: Any) -> Any:
             self._pass()
+            if name == "place_order" and self.refuses_sales and arguments[0].side is Side.SELL:
+                self.refuses_sales = False
+                return refused(arguments[0])
             answer = found(*arguments, **more)
             self._pass()
-            if self.silent and name == "place_order":
+            if self.silent and name in ("place_order", "place_exits"):
                 self.silent = False
                 raise BrokerOutcomeUnknownError("the line went dead")
             return answer
@@ -158,6 +164,23 @@ class TradingDay(RuleBasedStateMachine):
         self.desk.broker.silent = True
 
     @rule()
+    def refuse_the_next_sale(self) -> None:
+        self.desk.broker.refuses_sales = True
+
+    @precondition(lambda self: self.working_orders())
+    @rule(data=st.data(), with_exits=st.booleans())
+    def end_an_order_at_the_broker(self, data: st.DataObject, with_exits: bool) -> None:
+        order = data.draw(st.sampled_from(self.working_orders()))
+        takes_exits = with_exits and order.side is Side.BUY and order.filled_qty > 0.0
+        name = exit_ids(order.client_order_id)[Leg.STOP_LOSS] if takes_exits else order.client_order_id
+        self.desk.broker.inner.cancel_order(name)
+        self.attempt(self.desk.pipeline.tick)
+
+    def working_orders(self) -> list[BrokerOrder]:
+        orders = self.desk.broker.inner.list_open_orders()
+        return [order for order in orders if not order.client_order_id.endswith(tuple(exit_ids("").values()))]
+
+    @rule()
     def restart(self) -> None:
         self.desk.broker.cut_in = None
         self.desk = self.desk.restart()
@@ -168,7 +191,7 @@ class TradingDay(RuleBasedStateMachine):
     def halt(self) -> None:
         self.desk.pipeline.halt("the operator says so", actor="operator")
         self.attempt(self.desk.pipeline.tick)
-        self.halted_with = {row["client_order_id"] for row in self.desk.rows("paper_orders")}
+        self.halted_with = self.decided_at_the_broker()
 
     @precondition(lambda self: self.halted_with is not None)
     @rule()
@@ -176,17 +199,23 @@ class TradingDay(RuleBasedStateMachine):
         self.desk.pipeline.resume(actor="operator")
         self.halted_with = None
 
+    def decided_at_the_broker(self) -> set[str]:
+        """Return the orders at the broker but for exits that were placed anew."""
+        intents = self.desk.rows("order_intents")
+        anew = {row["payload"][ANEW]["client_order_id"] for row in intents if ANEW in row["payload"]}
+        return {row["client_order_id"] for row in self.desk.rows("paper_orders")} - anew
+
     @invariant()
     def no_decision_has_two_orders(self) -> None:
-        orders = self.desk.rows("paper_orders")
+        orders = self.decided_at_the_broker()
         decided = {row["client_order_id"]: row["signal_id"] for row in self.desk.rows("order_intents") if row["signal_id"]}
-        assert {row["client_order_id"] for row in orders} <= set(decided)
-        assert max(Counter(decided[row["client_order_id"]] for row in orders).values(), default=1) == 1
+        assert orders <= set(decided)
+        assert max(Counter(decided[name] for name in orders).values(), default=1) == 1
 
     @invariant()
     def nothing_is_ordered_while_halted(self) -> None:
         if self.halted_with is not None:
-            assert {row["client_order_id"] for row in self.desk.rows("paper_orders")} == self.halted_with
+            assert self.decided_at_the_broker() == self.halted_with
 
     @invariant()
     def no_position_is_without_a_way_out(self) -> None:
@@ -202,6 +231,10 @@ class TradingDay(RuleBasedStateMachine):
             ]
             assert position.qty > 0
             assert ways[position.symbol] >= position.qty or closing or self.unresolved(position.symbol)
+
+    @invariant()
+    def nobody_has_to_rescue_a_position_at_a_broker_that_takes_exits(self) -> None:
+        assert [halt.reason for halt in self.desk.pipeline.argus.halts() if halt.actor == RESCUE] == []
 
     def unresolved(self, symbol: str) -> bool:
         return f"symbol:{symbol}" in {halt.scope for halt in self.desk.pipeline.argus.halts()}

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from core.errors import DataError, StoreConflictError, StoreError
-from core.store.decisions import ALL, DecisionBatch, DecisionLog, NewSignal, OrderStatus, symbol_scope
+from core.store.decisions import ALL, ANEW, DecisionBatch, DecisionLog, NewSignal, OrderStatus, symbol_scope
 from core.store.postgres import PostgresGateway
 from core.store.trading import TradingStore
 from core.store.trading_records import Fill, OrderIntent, TradeExit
@@ -222,4 +222,20 @@ def test_sales_on_a_decision_are_told_apart_from_exits(log: DecisionLog) -> None
     sale = DecisionBatch(signals=[NewSignal(signal=news)], intents=[(intent(news, "sale", side=Side.SELL), {"order": {}})])
     log.record(sale)
     assert log.list_sales(["AAA", "BBB"]) == {"sale": "AAA"}
+    anew = OrderIntent(client_order_id="anew-sl", symbol="AAA", side=Side.SELL, qty=5.0)
+    log.record(DecisionBatch(intents=[(anew, {"parent": "order-1", ANEW: {}})]))
+    assert log.list_sales(["AAA", "BBB"]) == {"sale": "AAA", "anew-sl": "AAA"}
     assert log.list_sales([]) == {}
+
+
+def test_the_open_entry_of_a_symbol_is_that_of_its_newest_trade_with_shares(log: DecisionLog) -> None:
+    assert log.find_open_entry("AAA") is None
+    for number in (1, 2, 3):
+        log.record(decision(raw_signal(number), f"order-{number}"))
+    assert log.find_open_entry("AAA") is None
+    for number in (1, 2):
+        log.record(DecisionBatch(fills=[fill(number, f"order-{number}")]))
+    found = log.find_open_entry("AAA")
+    assert found is not None
+    assert found.client_order_id == "order-2"
+    assert log.find_open_entry("BBB") is None

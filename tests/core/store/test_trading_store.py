@@ -338,8 +338,8 @@ def test_the_book_is_replaced_and_its_peak_remembered(store: TradingStore) -> No
     assert store.load_portfolio() == second
     assert store.list_positions() == [moved]
     assert store.drawdown_history() == [
-        EquityPoint(recorded_at=at(1), equity=1000.0, peak=1000.0, drawdown_pct=0.0),
-        EquityPoint(recorded_at=at(2), equity=900.0, peak=1000.0, drawdown_pct=0.1),
+        EquityPoint(recorded_at=at(1), equity=1000.0, peak=1000.0, drawdown_pct=0.0, unit_value=1000.0),
+        EquityPoint(recorded_at=at(2), equity=900.0, peak=1000.0, drawdown_pct=0.1, unit_value=900.0),
     ]
     assert store.drawdown_history(at(1.5)) == store.drawdown_history(limit=1) == store.drawdown_history()[1:]
     assert len(store.gateway.select("portfolio_state")) == 1
