@@ -160,7 +160,8 @@ def open_desk(
             build_pipeline(context),
             Watchdog(store, WatchdogConfig(), clock, alerts),
             worker=f"aqf-trade-{os.getpid()}",
-            producers=(Hermes(store, sources, HermesConfig(), clock), *producers(context)),
+            # Without sources Hermes is nobody: it would pass for a producer that is well where all others fail.
+            producers=(*([Hermes(store, sources, HermesConfig(), clock)] if sources else []), *producers(context)),
             upkeep=Upkeep(apollo, clock, filers=filers),
             check=check_lock,
             tell=tell,

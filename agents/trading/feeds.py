@@ -26,7 +26,8 @@ from agents.trading.news import NewsCategory, NewsItem, Urgency, classify, find_
 from agents.trading.web import Page, Web
 from core.errors import DataError
 
-EDGAR_PATH = "/cgi-bin/browse-edgar?action=getcurrent&type=8-K&count=100&output=atom"
+_FILINGS = 100
+EDGAR_PATH = f"/cgi-bin/browse-edgar?action=getcurrent&type=8-K&count={_FILINGS}&output=atom"
 EDGAR_URL = f"{SEC_URL}{EDGAR_PATH}"
 """EDGAR's newest 8-K filings."""
 
@@ -140,9 +141,17 @@ class NewsFeed:
         page = self._web.fetch(self._url, known=self._confirmed)
         if page is None:
             return Batch()
+        self._fetched = page
+        return self._read_all(list(read_entries(self._url, page.content)))
+
+    def confirm(self) -> None:
+        """Take note that what was fetched is kept."""
+        self._confirmed = self._fetched
+
+    def _read_all(self, entries: Sequence[_Entry]) -> Batch:
         items: dict[str, NewsItem] = {}
         dropped = []
-        for entry in read_entries(self._url, page.content):
+        for entry in entries:
             try:
                 item = self._read(entry)
             except DataError as error:
@@ -150,12 +159,7 @@ class NewsFeed:
                 continue
             if item.source_key not in items or (item.tickers and not items[item.source_key].tickers):
                 items[item.source_key] = item
-        self._fetched = page
         return Batch(items=tuple(items.values()), dropped=tuple(dropped))
-
-    def confirm(self) -> None:
-        """Take note that what was fetched is kept."""
-        self._confirmed = self._fetched
 
     def _read(self, entry: _Entry) -> NewsItem:
         text = f"{entry.title}. {entry.summary}"
@@ -172,20 +176,53 @@ class EdgarFeed(NewsFeed):
     listings : sequence of Listing
         Give the tickers of filers; a filer without one is kept under its name.
     url : str
-        An Atom feed of EDGAR's.
+        An Atom feed of EDGAR's, of a hundred entries.
+    most_pages : int, default=5
+        How far back it reads, in hundreds of entries, where nothing that it comes upon was kept before.
 
     Notes
     -----
     An 8-K is read by its most urgent item; other forms are of low urgency.
     """
 
-    def __init__(self, web: Web, listings: Sequence[Listing] = (), *, url: str = EDGAR_URL) -> None:
+    def __init__(self, web: Web, listings: Sequence[Listing] = (), *, url: str = EDGAR_URL, most_pages: int = 5) -> None:
         super().__init__(EDGAR, url, web)
+        self._most_pages = most_pages
+        self._read_keys: frozenset[str] = frozenset()
+        self._kept_keys: frozenset[str] = frozenset()
         self.know(listings)
 
     def know(self, listings: Sequence[Listing]) -> None:
         """Take filers' tickers from these listings from now on; of a company with several, the first."""
         self._tickers = {listing.cik: listing.ticker for listing in reversed(listings)}
+
+    def fetch(self) -> Batch:
+        """Return the newest filings, back to the first that was kept before.
+
+        Raises
+        ------
+        MissingDataError, DataError
+            As :meth:`NewsFeed.fetch`, of any page.
+        """
+        entries: list[_Entry] = []
+        for number in range(self._most_pages):
+            url = f"{self._url}&start={number * _FILINGS}" if number else self._url
+            page = self._web.fetch(url, known=None if number else self._confirmed)
+            if page is None:
+                break
+            if number == 0:
+                self._fetched = page
+            found = list(read_entries(url, page.content))
+            entries += found
+            if len(found) < _FILINGS or not self._kept_keys.isdisjoint(entry.key for entry in found):
+                break
+        self._read_keys = frozenset(entry.key for entry in entries)
+        return self._read_all(entries)
+
+    def confirm(self) -> None:
+        """Take note that what was fetched is kept."""
+        super().confirm()
+        self._kept_keys = self._read_keys or self._kept_keys
 
     def _read(self, entry: _Entry) -> NewsItem:
         filing = _FILING.fullmatch(entry.title)

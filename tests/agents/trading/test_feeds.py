@@ -1,12 +1,13 @@
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agents.trading.feeds import EDGAR_URL, EdgarFeed, NewsFeed, clean, read_time, short_key
+from agents.trading.feeds import EDGAR_URL, Batch, EdgarFeed, NewsFeed, clean, read_time, short_key
 from agents.trading.listings import Listing, read_mappings, read_sec_listings
 from agents.trading.news import NewsCategory, Urgency
-from agents.trading.web import Web
+from agents.trading.web import Web, WebConfig
 from core.errors import DataError, MissingDataError
 from core.store.trading_records import Exchange
 from tests.agents.trading.loopback import Site
@@ -164,6 +165,54 @@ def test_what_is_no_filing_is_told(site: Site, web: Web) -> None:
     assert batch.items == ()
     assert "expected a filing" in batch.dropped[0].reason
     assert EDGAR_URL.startswith("https://www.sec.gov/")
+
+
+@pytest.fixture
+def archive(site: Site) -> list[str]:
+    """Filings, newest first, of which the site gives a hundred from where it is asked to start."""
+    filings: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = int(parse_qs(urlsplit(handler.path).query).get("start", ["0"])[0])
+        body = edgar(*filings[start : start + 100])
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    site.misbehave = answer
+    return filings
+
+
+def numbered(first: int, last: int) -> list[str]:
+    return [filing("8-K", "ACME CORP", "Item 2.02: Results", number=number) for number in range(last, first - 1, -1)]
+
+
+def numbers(batch: Batch) -> list[int]:
+    return [int(item.source_key[-6:]) for item in batch.items]
+
+
+def test_filings_are_read_back_to_the_first_that_was_kept(site: Site, archive: list[str]) -> None:
+    with Web(WebConfig(user_agent="tests", seconds_between=0.0)) as web:
+        feed = EdgarFeed(web, url=f"{site.url}/?type=8-K")
+        archive += numbered(1, 250)
+        assert numbers(feed.fetch()) == list(range(250, 0, -1))
+        assert [path.partition("start=")[2] for path, _ in site.requests] == ["", "100", "200"]
+        assert len(numbers(feed.fetch())) == 250  # not confirmed, so not kept
+        feed.confirm()
+        archive[:0] = numbered(251, 420)
+        site.requests.clear()
+        assert numbers(feed.fetch()) == list(range(420, 220, -1))
+        feed.confirm()
+        assert len(site.requests) == 2
+        assert numbers(feed.fetch()) == list(range(420, 320, -1))
+        assert len(site.requests) == 3
+
+
+def test_filings_are_read_back_no_further_than_agreed(site: Site, archive: list[str]) -> None:
+    archive += numbered(1, 350)
+    with Web(WebConfig(user_agent="tests", seconds_between=0.0)) as web:
+        assert numbers(EdgarFeed(web, url=f"{site.url}/?type=8-K", most_pages=2).fetch()) == list(range(350, 150, -1))
 
 
 def test_text_is_freed_of_markup_and_cut_to_its_limit() -> None:
