@@ -52,7 +52,7 @@ class DeskOptions:
     ----------
     broker : BrokerKind
     data : tuple of str
-        Prices: ``packaged``, ``alpaca``, a CSV or Parquet file, or an address with ``{symbol}``; the first that knows a symbol.
+        Prices: ``packaged``, ``alpaca``, ``ib``, a CSV or Parquet file, or an address with ``{symbol}``; the first that knows a symbol.
     news : tuple of Path
         CSV or JSONL files.
     feeds : tuple of (str, str)
@@ -84,7 +84,7 @@ class DeskOptions:
     sizing: str = "ramp"
     rule_mode: bool = False
     expiry_minutes: float = 120.0
-    cash: float = 100_000.0
+    cash: float = 250_000.0
     webhook_url: str | None = None
 
 
@@ -188,6 +188,11 @@ def _open_market(stack: ExitStack, source: str, settings: Settings, clock: Clock
 
         key_id, secret = settings.require_alpaca_keys()
         return stack.enter_context(AlpacaMarket(AlpacaDataConfig(key_id=key_id, secret=secret)))
+    if source == "ib":
+        from agents.trading.ib_market import IBDataConfig, IBMarket
+
+        host, port = settings.ib_host or IBDataConfig.host, settings.ib_port or IBDataConfig.port
+        return stack.enter_context(IBMarket(IBDataConfig(host=host, port=port)))
     if not source.startswith(("http://", "https://")):
         return read_csv_market(source)
     from agents.trading.downloaded_market import DownloadConfig, DownloadedMarket

@@ -76,12 +76,12 @@ Examples:
     multiple=True,
     default=("packaged",),
     show_default=True,
-    help="Prices: `packaged`, `alpaca`, a CSV or Parquet file, or an address with {symbol}; the first that knows a symbol.",
+    help="Prices: `packaged`, `alpaca`, `ib`, a CSV or Parquet file, or an address with {symbol}; the first to know a symbol.",
 )
 @_account(
     "--cash",
     type=click.FloatRange(0, 1e12, min_open=True),
-    default=100_000,
+    default=250_000,
     show_default=True,
     metavar="AMOUNT",
     help="Of a new account of the paper broker.",

@@ -75,7 +75,7 @@ def test_a_round_orders_and_the_next_tells_of_it(run: Run, prices: Path, news: P
     first = run(*begun)
     assert first.exit_code == 0, first.output
     told = json.loads(first.stdout)
-    assert told["equity"] == 100_000.0
+    assert told["equity"] == 250_000.0
     (trace,) = told["traces"]
     assert (trace["symbol"], trace["status"], trace["binding_constraint"]) == ("AAPL", "submitted", "seniority_cap")
     assert json.loads(run(*begun).stdout)["traces"] == []
@@ -84,7 +84,7 @@ def test_a_round_orders_and_the_next_tells_of_it(run: Run, prices: Path, news: P
     assert [order["symbol"] for order in status["open_orders"] if order["side"] == "buy"] == ["AAPL"]
     assert status["last_decision"]["symbol"] == "AAPL"
     said = run("status").stdout
-    assert "equity 100,000.00" in said
+    assert "equity 250,000.00" in said
     assert "AAPL submitted seniority_cap" in said
     assert run("positions").stdout == "Nothing is held.\n"
 

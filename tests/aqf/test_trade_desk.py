@@ -164,7 +164,7 @@ def test_a_loop_that_is_killed_leaves_nothing_in_the_way_of_the_next(run: Run, h
     process = start_aqf(home, "trade", "--loop", "1", "--calendar", "24/7", *arguments)
     try:
         assert process.stdout is not None
-        assert "equity 100,000.00" in process.stdout.readline()
+        assert "equity 250,000.00" in process.stdout.readline()
         refused = run("--once", *arguments)
         assert isinstance(refused.exception, AQFError)
         assert f"process {process.pid} trades on this store" in str(refused.exception)
@@ -173,7 +173,7 @@ def test_a_loop_that_is_killed_leaves_nothing_in_the_way_of_the_next(run: Run, h
         process.communicate()
     done = run("--once", *arguments)
     assert done.exit_code == 0, done.output
-    assert "equity 100,000.00" in done.stdout
+    assert "equity 250,000.00" in done.stdout
 
 
 def test_a_loop_looks_after_everybody_and_ends_after_its_rounds(run: Run, prices: Path, store: Store) -> None:
