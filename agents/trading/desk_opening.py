@@ -52,7 +52,7 @@ class DeskOptions:
     ----------
     broker : BrokerKind
     data : tuple of str
-        Prices: ``packaged``, ``alpaca``, ``ib``, a CSV or Parquet file, or an address with ``{symbol}``; the first that knows a symbol.
+        Prices: ``packaged``, ``alpaca``, ``ib``, a CSV or Parquet file, or an address with ``{symbol}``; the first to know
     news : tuple of Path
         CSV or JSONL files.
     feeds : tuple of (str, str)

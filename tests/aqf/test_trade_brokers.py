@@ -122,7 +122,7 @@ def test_prices_of_alpaca_are_asked_for_with_the_accounts_keys(
     (trace,) = json.loads(done.stdout)["traces"]
     assert trace["status"] == "submitted"
     (entry,) = [one for one in json.loads(run("status", "--json").stdout)["open_orders"] if one["side"] == "buy"]
-    assert entry["qty"] == EQUITY * CAP // (2 * PRICE)
+    assert entry["qty"] == 250_000.0 * CAP // (2 * PRICE)
 
 
 @pytest.mark.parametrize("choice", ["--broker", "--data"])
