@@ -14,7 +14,7 @@ import itertools
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from core.message import Message, refuse
 from core.types import Identifier, NotNegative, PipelineStatus, Positive, Side, Ticker
@@ -211,8 +211,7 @@ class Broker(Protocol):
         """Return our money."""
 
 
-@runtime_checkable
-class PlacesExits(Protocol):
+class PlacesExits(Broker, Protocol):
     """What a broker can do that gives exits to shares which are held already."""
 
     def place_exits(self, order: Order) -> BrokerOrder:
@@ -233,3 +232,8 @@ class PlacesExits(Protocol):
         BrokerError
             As every method of a `Broker`.
         """
+
+
+def places_exits(broker: object) -> TypeGuard[PlacesExits]:
+    """Say whether a broker can give exits to shares that are held already."""
+    return callable(getattr(broker, "place_exits", None))

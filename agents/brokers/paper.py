@@ -43,8 +43,9 @@ class PaperConfig:
         Name of the account in the store; each has orders and money of its own.
     currency : str, default="USD"
         Three letters of ISO 4217.
-    initial_cash : float, default=100_000.0
-        Cash of an account that is opened; one that is there keeps what it has.
+    initial_cash : float, default=250_000.0
+        Cash of an account that is opened; one that is there keeps what it has. With 100,000 the first commission would put the
+        account below the stage at which a context with a loss may go on learning.
     rules : MatchingRules
     bar_seconds : float, optional, default=0.0
         Length of a bar. An order meets no bar that had begun when it was placed; with 0, it meets the first that ends later,
@@ -61,7 +62,7 @@ class PaperConfig:
 
     account: str = "paper"
     currency: str = "USD"
-    initial_cash: float = 100_000.0
+    initial_cash: float = 250_000.0
     rules: MatchingRules = field(default_factory=MatchingRules)
     bar_seconds: float | None = 0.0
     allow_short: bool = False

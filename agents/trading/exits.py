@@ -14,7 +14,7 @@ from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
 from agents.brokers.asking import Sent, ask, read_all, send_exits, target_of
-from agents.brokers.broker import Broker, BrokerPosition, Leg, Order, PlacesExits, exit_ids
+from agents.brokers.broker import Broker, BrokerPosition, Leg, Order, exit_ids, places_exits
 from core.errors import BrokerError, DataError
 from core.store.decisions import ANEW, DecisionBatch, DecisionLog, OpenOrder, OrderStatus, symbol_scope
 from core.store.trading_records import OrderIntent
@@ -68,7 +68,7 @@ class Exits:
         """
         held = next((line.qty for line in self.log.list_ledger() if line.symbol == symbol), 0.0)
         entry = self.log.find_open_entry(symbol)
-        if entry is None or not isinstance(self.broker, PlacesExits):
+        if entry is None or not places_exits(self.broker):
             missing = "nobody wrote down which it had"
             unable = f"the broker {self.broker.name} places none for shares that are held"
             self.log.record(end)
@@ -108,7 +108,7 @@ class Exits:
         return settled
 
     def _place(self, bracket: Order) -> Sent:
-        assert isinstance(self.broker, PlacesExits)
+        assert places_exits(self.broker)
         try:
             positions = read_all(BrokerPosition, self.broker.list_positions())
         except (BrokerError, DataError) as error:

@@ -165,10 +165,8 @@ class Judging:
             filtered = case.filtered
             assert filtered is not None
             if case.closes:
-                held = self.argus.held.get(case.symbol or "", 0.0)
-                case.passed(
-                    Stage.PYTHIA, f"not sized, since it can only close: its size is the {held:g} {case.symbol} that are held"
-                )
+                size = f"the {self.argus.held.get(case.symbol or '', 0.0):g} {case.symbol} that are held"
+                case.passed(Stage.PYTHIA, f"not sized, since it can only close: its size is {size}")
                 continue
             with timed(case, Stage.PYTHIA):
                 found = breaker.call(
@@ -176,9 +174,8 @@ class Judging:
                     lambda: broken,
                 )
                 if isinstance(found, Refusal):
-                    hint = (
-                        self._blocked_for_good(rules) if paper and found is not broken and found.constraint in _BY_TIER else ""
-                    )
+                    lasts = paper and found is not broken and found.constraint in _BY_TIER
+                    hint = self._blocked_for_good(rules) if lasts else ""
                     case.refuse(replace(found, reason=f"{found.reason}{hint}"))
                     continue
                 case.sized = found

@@ -49,7 +49,7 @@ def bar(
 
 
 def build(gateway: Gateway, **changes: Any) -> PaperBroker:
-    broker = PaperBroker(gateway, PaperConfig(**{"rules": FREE, **changes}), FixedClock(T0))
+    broker = PaperBroker(gateway, PaperConfig(**{"rules": FREE, "initial_cash": 100_000.0, **changes}), FixedClock(T0))
     broker.connect()
     return broker
 

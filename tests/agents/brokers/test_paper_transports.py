@@ -20,6 +20,7 @@ def test_an_order_lives_and_dies_the_same_over_every_transport(store: Store) -> 
     assert (sold.client_order_id, sold.price) == ("a-sl", 96.5)
     assert broker.get_account().cash == 100_000.0 - 9_925.0 + 9_650.0
     assert broker.list_positions() == []
+    assert broker.place_exits(bracket("x")).status is PipelineStatus.REJECTED
     again = broker.find_order("a-sl")
     assert again is not None
     assert again.status is PipelineStatus.FILLED
