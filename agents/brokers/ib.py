@@ -35,7 +35,7 @@ from agents.brokers.ib_words import (
 )
 from agents.brokers.ticks import on_grid
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError, ConfigurationError, DataError
-from core.types import PipelineStatus
+from core.types import PipelineStatus, Side
 
 _T = TypeVar("_T")
 
@@ -149,6 +149,13 @@ class IBBroker:
     def place_order(self, order: Order) -> BrokerOrder:
         """Place an order, or return the one that has its identity; a refusal is an order with the status rejected."""
         return self._ask(lambda: self._place(on_grid(order)))
+
+    def place_exits(self, order: Order) -> BrokerOrder:
+        """Place the exits of a bracket whose entry is taken as done, or return those that have its identity.
+
+        TWS does not ask whether the shares are held: whoever calls this has looked.
+        """
+        return self._ask(lambda: self._guard(on_grid(order)))
 
     def cancel_order(self, client_order_id: str) -> BrokerOrder:
         """Cancel what is not filled of an order; named by one exit, both exits and what is not filled of the entry.
@@ -381,8 +388,49 @@ class IBBroker:
         target, stop = (state.done[names[leg]].order for leg in (Leg.TAKE_PROFIT, Leg.STOP_LOSS))
         await self._place_exits(client_order_id, described.symbol, described.filled_qty, target, stop)
 
+    async def _guard(self, order: Order) -> BrokerOrder:
+        identity = exit_ids(order.client_order_id)[Leg.TAKE_PROFIT]
+        found = (await self._read()).describe(identity)
+        if found is not None:
+            return found
+        if not order.is_bracket:
+            raise BrokerError(f"order {order.client_order_id!r} has no exits to place; give it a stop and a target.")
+        _, target, stop = build_orders(order, self._account)
+        trades = await self._send_exits(order.client_order_id, order.symbol, order.qty, target, stop)
+        refused = next((trade for trade in trades if trade.isDone() and trade.orderStatus.status != "Filled"), None)
+        if refused is None:
+            described = GatewayState(working={trade.order.orderRef: trade for trade in trades}).describe(identity)
+            assert described is not None
+            return described
+        for trade in trades:
+            if not trade.isDone():
+                self._ib.cancelOrder(trade.order)
+        await self._until(lambda: all(trade.isDone() for trade in trades))
+        if any(trade.orderStatus.filled or not trade.isDone() for trade in trades):
+            raise BrokerOutcomeUnknownError(
+                f"TWS refused one of the exits {order.client_order_id} and the other may work; ask for it by its identity."
+            )
+        return BrokerOrder(
+            client_order_id=identity,
+            order_id=str(trades[0].order.permId or f"refused-{identity}"),
+            symbol=order.symbol,
+            side=Side.SELL if order.side is Side.BUY else Side.BUY,
+            qty=order.qty,
+            status=PipelineStatus.REJECTED,
+            reason=last_word(refused) or "inactive",
+        )
+
     async def _place_exits(self, client_order_id: str, symbol: str, bought: float, target: Any, stop: Any) -> None:
         """Place exits anew under their identities, at the prices they had."""
+        trades = await self._send_exits(client_order_id, symbol, bought, target, stop)
+        if any(trade.isDone() for trade in trades):
+            raise BrokerError(
+                f"{bought:g} shares of {symbol} from {client_order_id!r} have no exits: TWS refused "
+                f"{last_word(trades[0]) or last_word(trades[1])}."
+            )
+
+    async def _send_exits(self, client_order_id: str, symbol: str, bought: float, target: Any, stop: Any) -> list[Any]:
+        """Send a target and a stop that end each other, and return what TWS made of them."""
         from ib_async import LimitOrder, StopOrder
 
         names = exit_ids(client_order_id)
@@ -391,9 +439,4 @@ class IBBroker:
             LimitOrder(target.action, bought, target.lmtPrice, orderRef=names[Leg.TAKE_PROFIT], **more),
             StopOrder(stop.action, bought, stop.auxPrice, orderRef=names[Leg.STOP_LOSS], **more),
         ]
-        trades = await self._send(symbol, orders, names[Leg.TAKE_PROFIT])
-        if any(trade.isDone() for trade in trades):
-            raise BrokerError(
-                f"{bought:g} shares of {symbol} from {client_order_id!r} have no exits: TWS refused "
-                f"{last_word(trades[0]) or last_word(trades[1])}."
-            )
+        return await self._send(symbol, orders, names[Leg.TAKE_PROFIT])
