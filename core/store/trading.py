@@ -319,7 +319,7 @@ class TradingStore:
 
     def drawdown_history(self, since: datetime | None = None, *, limit: int = 10_000) -> list[EquityPoint]:
         """Return the newest snapshots of equity, oldest first."""
-        rows = self.gateway.rpc("get_drawdown_history", p_since=since, p_limit=limit)
+        rows = self.gateway.rpc("get_equity_history", p_since=since, p_limit=limit)
         return [read_message(EquityPoint, row) for row in rows]
 
     def agent_health_summary(self) -> list[AgentSummary]:

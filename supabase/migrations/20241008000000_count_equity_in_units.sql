@@ -92,9 +92,8 @@ language sql stable security invoker set search_path = '' as $$
   select x.month, x.equity, (x.unit_value / nullif(x.before, 0) - 1)::float8 from starts x order by x.month
 $$;
 
--- With the worth of a unit; what a function returns is changed by making it anew.
-drop function if exists public.get_drawdown_history(timestamptz, integer);
-create or replace function public.get_drawdown_history(p_since timestamptz default null, p_limit integer default 10000)
+-- Beside get_drawdown_history, whose columns cannot change: with what a unit was worth.
+create or replace function public.get_equity_history(p_since timestamptz default null, p_limit integer default 10000)
 returns table (recorded_at timestamptz, equity numeric, peak numeric, drawdown_pct float8, unit_value numeric)
 language sql stable security invoker set search_path = '' as $$
   select x.recorded_at, x.equity, x.peak, x.drawdown_pct, x.unit_value from (
@@ -102,5 +101,5 @@ language sql stable security invoker set search_path = '' as $$
   ) x order by x.recorded_at
 $$;
 
-revoke execute on function public.get_drawdown_history(timestamptz, integer) from public, anon, authenticated;
-grant execute on function public.get_drawdown_history(timestamptz, integer) to service_role;
+revoke execute on function public.get_equity_history(timestamptz, integer) from public, anon, authenticated;
+grant execute on function public.get_equity_history(timestamptz, integer) to service_role;

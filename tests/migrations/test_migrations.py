@@ -170,6 +170,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "exp_level": NOTHING,
     "get_agent_health_summary": NOTHING,
     "get_drawdown_history": NOTHING,
+    "get_equity_history": NOTHING,
     "get_kill_stage_stats": NOTHING,
     "get_monthly_returns": NOTHING,
     "get_performance_stats": NOTHING,
