@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from core.market import Panel
 from features import compute, evaluation, parse
 from features.alphas import ALPHA158
+from features.engine import _prepare_batch
 from features.fields import load_field
 from features.fusion import _lay_out, divide
 from features.grammar import random_expression
@@ -145,7 +146,8 @@ def test_a_field_is_loaded_once_for_all_shares_of_the_bars(monkeypatch, threads)
 def test_windows_of_years_stay_within_the_budget(threads):
     panel = build_panel(3000, 8, seed=5)
     expressions = parsed(*(f"ts_mean(ts_std(mood, {1000 + n}), {2400 + n}) / book" for n in range(30)))
-    assert not divide(expressions).fit(3000, 8).groups
+    _, tasks, _ = _prepare_batch(expressions, panel, threads, None)
+    assert {type(share.what) for task in tasks for share in task} == {int}
     array = 8 * 3000 * 8
     compute(expressions, panel)
     tracemalloc.start()
