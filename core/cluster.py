@@ -7,7 +7,8 @@ travels once, and that an error of ours on a worker is the same typed error here
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from core.errors import AQFError, ConfigurationError
@@ -71,13 +72,13 @@ def run_on_ray(
     worker that dies has its item done again three times.
     """
     ray = _import_ray()
+    running: dict[Any, _Item] = {}
     try:
         _connect(ray)
         processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
         remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(work)
         reference_to_shared = ray.put(shared)
         coming = iter(split(BATCHES_PER_PROCESSOR * processors))
-        running: dict[Any, _Item] = {}
         while True:
             while len(running) < _WAITING_PER_PROCESSOR * processors:
                 try:
@@ -91,6 +92,7 @@ def run_on_ray(
             for reference in finished:
                 yield running.pop(reference), ray.get(reference)
     except ray.exceptions.RayTaskError as error:
+        _abandon(ray, running)
         if isinstance(error.cause, AQFError):
             raise error.cause from None
         raise
@@ -99,6 +101,15 @@ def run_on_ray(
             f"the Ray cluster failed: {error} Check that it runs and that its workers have memory enough, "
             "or compute with engine='local'."
         ) from error
+
+
+def _abandon(ray: Any, running: Iterable[Any]) -> None:
+    """Cancel what is not wanted any more. What it raises is looked at, or Ray prints it as an error that nobody handled."""
+    for reference in running:
+        ray.cancel(reference)
+    for reference in running:
+        with suppress(ray.exceptions.RayError):
+            ray.get(reference)
 
 
 def _import_ray() -> Any:

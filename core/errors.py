@@ -45,7 +45,19 @@ class MissingDataError(DataError):
 
 
 class LookAheadError(DataError):
-    """A value would use what was not known at its time."""
+    """A value would use what was not known at its time.
+
+    Parameters
+    ----------
+    message : str
+        What was expected, what came, what to do.
+    position : int, optional
+        Zero-based column where the trouble starts, if it is an expression.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class ShapeError(DataError):

@@ -49,7 +49,7 @@ def build_call(name: str, args: tuple[Node, ...], position: int | None = None) -
         if kind is Kind.NUMBER and arg.value is not None
     ]
     if operator.complaint is not None and (complaint := operator.complaint(*numbers)) is not None:
-        raise ExpressionError(f"`{name}`: {complaint}; write {operator.usage}.", position)
+        raise ExpressionError(f"`{name}`{_at(position)}: {complaint}; write {operator.usage}.", position)
     if all(arg.value is not None for arg in args):
         return _fold(operator, args, position)
     _check_units(operator, args, position)
@@ -82,16 +82,18 @@ def check_arguments(
         If a lag is not positive, or a window is negative.
     """
     if len(args) != len(signature):
-        raise ExpressionError(f"`{name}` takes {len(signature)} arguments, got {len(args)}; write {usage}.", position)
+        raise ExpressionError(
+            f"`{name}`{_at(position)} takes {len(signature)} arguments, got {len(args)}; write {usage}.", position
+        )
     for place, (kind, arg) in enumerate(zip(signature, args, strict=True), start=1):
-        what = f"argument {place} of `{name}`"
+        what = f"argument {place} of `{name}`{_at(position)}"
         if kind in (Kind.WINDOW, Kind.LAG):
             if not isinstance(arg.value, int):
                 raise ExpressionError(
                     f"{what} must be a {kind} written as a whole number, was {arg.brief}; write {usage}.", position
                 )
             if arg.value < 0 or (arg.value == 0 and kind is Kind.LAG):
-                raise LookAheadError(f"{what} was {arg.brief}: {ONLY_POSITIVE_LAGS}. Write a lag of 1 or more.")
+                raise LookAheadError(f"{what} was {arg.brief}: {ONLY_POSITIVE_LAGS}. Write a lag of 1 or more.", position)
         elif kind is Kind.NUMBER and arg.value is None:
             raise ExpressionError(f"{what} must be a constant number, was {arg.brief}; write {usage}.", position)
         elif kind is Kind.MASK and arg.kind is not Kind.MASK:
@@ -106,17 +108,22 @@ def check_arguments(
             )
 
 
+def _at(position: int | None) -> str:
+    return "" if position is None else f" at column {position}"
+
+
 def _check_span(operator: Operator, place: int, arg: Node, position: int | None) -> None:
     if not operator.smallest <= int(arg.value or 0) <= operator.largest:
         raise ExpressionError(
-            f"argument {place} of `{operator.name}` must be in {operator.smallest}..{operator.largest}, was {arg.brief}; "
+            f"argument {place} of `{operator.name}`{_at(position)} must be in {operator.smallest}..{operator.largest}, "
+            f"was {arg.brief}; "
             f"write for instance {min(max(21, operator.smallest), operator.largest)}.",
             position,
         )
 
 
 def _check_units(operator: Operator, args: tuple[Node, ...], position: int | None) -> None:
-    where = "" if position is None else f" at column {position}"
+    where = _at(position)
     unlike = operator.unit.clashing([arg.unit for arg in args])
     if unlike is not None:
         a, b = (args[place] for place in unlike)

@@ -65,13 +65,15 @@ def compute(
         Expressions, or shares of the bars of many, to work on at a time; None for as many as there are processors, fewer for a
         small panel.
     memory_budget : int, optional
-        Bytes that the result and everything in between may take, the panel not counted; None for three quarters of the
-        memory that is free now. Values that are needed again are let go and recomputed if they do not fit.
+        Bytes that the result and everything in between may take, the panel not counted, nor the 2 MiB at most of the
+        processor's cache that each thread works in; None for three quarters of the memory that is free now. Values that are
+        needed again are let go and recomputed if they do not fit.
     engine : {"local", "ray"}, default="local"
         Where to compute: in this process, or in batches on a Ray cluster (`features.ray_engine`), where `threads` and the
         budget hold for each batch.
     on_progress : callable of (done, total), optional
-        Called in the caller's thread after each expression (each batch on Ray).
+        Called in the caller's thread for each expression that is done; those that are worked out together are done together
+        (so is each batch on Ray).
 
     Returns
     -------
@@ -217,7 +219,7 @@ def _prepare_batch(
     expressions: Sequence[Expression], panel: Panel, threads: int | None, memory_budget: int | None
 ) -> tuple[Evaluation, list[list[_Share]], int]:
     """Divide a batch into tasks, in groups if what these read fits into the budget together, otherwise one by one."""
-    batch = divide(tuple(expressions))
+    batch = divide(tuple(expressions)).fit(panel.n_bars, panel.n_assets)
     workers = _count_threads(threads, panel, len(expressions))
     tasks = _split_work(expressions, batch, workers)
     shares = [share for task in tasks for share in task]

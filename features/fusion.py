@@ -8,7 +8,7 @@ after the other, and that what several expressions of a batch have in common is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from features.join_program import (
     STORE,
     TIMES,
     Builder,
+    Layout,
     Program,
 )
 from features.node import Node
@@ -49,6 +50,7 @@ _JOINING: Mapping[str, int] = MappingProxyType(
     }
 )
 _TAKEN_FROM: Mapping[str, float] = MappingProxyType({NEGATE: 0.0, "not": 1.0})
+_MOST_CELLS, _MOST_OPERATIONS = 256_000, 500
 _KNOWN = frozenset({*_JOINING, *_TAKEN_FROM, *STATISTICS, "abs", "delay", "delta", "pct_change"})
 
 
@@ -86,8 +88,12 @@ class Group:
         part : (int, int)
             Which of how many equal shares.
         """
-        longest = _write(self).longest
-        run(lambda strip: _program(self, strip, out.shape[1]), longest, arrays, out, part=part)
+        run(_lay_out(self), lambda strip: _program(self, strip, out.shape[1]), arrays, out, part=part)
+
+    def fits(self, n_bars: int, n_assets: int) -> bool:
+        """Tell whether the program finds room in the processor's cache; windows of years may not."""
+        layout = _lay_out(self)
+        return layout.size(layout.choose_strip(n_bars, n_assets), n_bars) <= _MOST_CELLS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,33 +103,34 @@ class Batch:
     groups: tuple[Group, ...]
     others: tuple[int, ...]
 
+    def fit(self, n_bars: int, n_assets: int) -> Batch:
+        """Return the batch without the groups that do not fit."""
+        fitting = tuple(group for group in self.groups if group.fits(n_bars, n_assets))
+        if len(fitting) == len(self.groups):
+            return self
+        freed = {place for group in self.groups if group not in fitting for place in group.places}
+        return Batch(groups=fitting, others=tuple(sorted(freed.union(self.others))))
+
 
 @lru_cache(maxsize=32)
 def divide(expressions: tuple[Expression, ...]) -> Batch:
     """Divide a batch into groups that have no operation in common, and the expressions that no program can compute."""
     roots = [expression.root for expression in expressions]
     finished = {node.canonical for root in roots for node in _below_others(root)}
-    by_family: dict[object, int] = {}
-    group = list(range(len(roots)))
-    regions: dict[int, list[Node]] = {}
-    for place, root in enumerate(roots):
-        if not _can_join(root) or root.canonical in finished:
-            continue
-        regions[place] = region = list(_region(root, finished))
-        for node in region:
-            other = by_family.setdefault(family_of(node), place)
-            old, new = max(group[place], group[other]), min(group[place], group[other])
-            if old != new:
-                group = [new if one == old else one for one in group]
-    members: dict[int, list[int]] = {}
-    for place in regions:
-        members.setdefault(group[place], []).append(place)
+    members = _gather(roots, finished)
+    # What groups that grew too large for one program have in common is worked out once, for all of them.
+    seen: dict[str, int] = {}
+    for label, places in enumerate(members):
+        for node in (node for place in places for node in _region(roots[place], finished)):
+            if seen.setdefault(node.canonical, label) != label:
+                finished.add(node.canonical)
     groups = []
-    for places in members.values():
-        nodes = (arg for place in places for node in regions[place] for arg in node.args)
-        inputs = {node.canonical: node for node in nodes if not _inside(node, finished)}
+    for places in members:
+        places = [place for place in places if roots[place].canonical not in finished]
+        nodes = [node for place in places for node in _region(roots[place], finished)]
+        inputs = {node.canonical: node for node in _inputs(nodes, finished)}
         # A single operation has nothing to be joined with.
-        if len(inputs) <= MOST_SERIES and sum(len(regions[place]) for place in places) > 1:
+        if len(nodes) > 1 and len(inputs) <= MOST_SERIES:
             groups.append(
                 Group(
                     places=tuple(places),
@@ -137,17 +144,47 @@ def divide(expressions: tuple[Expression, ...]) -> Batch:
     return Batch(groups=tuple(groups), others=tuple(place for place in range(len(roots)) if place not in joined))
 
 
+def _gather(roots: Sequence[Node], finished: Set[str]) -> list[list[int]]:
+    """Gather, by their places, expressions with operations in common, as long as one program can read and do what they need."""
+    labels: dict[int, int] = {}
+    reads: dict[int, set[str]] = {}
+    sizes: dict[int, int] = {}
+    seen: dict[object, int] = {}
+    for place, root in enumerate(roots):
+        if not _can_join(root) or root.canonical in finished:
+            continue
+        nodes = list(_region(root, finished))
+        labels[place], sizes[place] = place, len(nodes)
+        reads[place] = {node.canonical for node in _inputs(nodes, finished)}
+        for node in nodes:
+            mine, other = labels[place], labels[seen.setdefault(family_of(node), place)]
+            small = sizes[mine] + sizes[other] <= _MOST_OPERATIONS and len(reads[mine] | reads[other]) <= MOST_SERIES
+            if mine != other and small:
+                reads[other] |= reads[mine]
+                sizes[other] += sizes[mine]
+                labels.update((each, other) for each, label in labels.items() if label == mine)
+    members: dict[int, list[int]] = {}
+    for place, label in labels.items():
+        members.setdefault(label, []).append(place)
+    return list(members.values())
+
+
+def _inputs(nodes: Iterable[Node], finished: Set[str]) -> Iterator[Node]:
+    """Yield what the program of some operations reads."""
+    return (arg for node in nodes for arg in node.args if not _inside(arg, finished))
+
+
 def _can_join(node: Node) -> bool:
     """Tell whether an operation is one that programs have."""
     return node.operator is not None and node.operator.name in _KNOWN
 
 
-def _inside(node: Node, finished: set[str]) -> bool:
+def _inside(node: Node, finished: Set[str]) -> bool:
     """Tell whether an argument is worked out by the program itself."""
     return node.value is not None or (_can_join(node) and node.canonical not in finished)
 
 
-def _region(root: Node, finished: set[str]) -> Iterator[Node]:
+def _region(root: Node, finished: Set[str]) -> Iterator[Node]:
     yield root
     for arg in root.args:
         if arg.operator is not None and _inside(arg, finished):
@@ -165,25 +202,18 @@ def _below_others(root: Node) -> Iterator[Node]:
         yield from _below_others(arg)
 
 
-@dataclass(frozen=True)
-class _Written:
-    builder: Builder
-    longest: int
-
-
-@lru_cache(maxsize=256)
-def _write(group: Group) -> _Written:
+@lru_cache(maxsize=64)
+def _lay_out(group: Group) -> Layout:
     builder = Builder()
     rows = {name: builder.load(number) for number, name in enumerate(group.reads)}
     for place, root in zip(group.places, group.roots, strict=True):
         builder.write(STORE, [], [(_row(builder, root, rows), 0)], number=place)
-    return _Written(builder, max(operation.length for operation in builder.operations))
+    return builder.lay_out()
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _program(group: Group, strip: int, n_bars: int) -> Program:
-    written = _write(group)
-    return written.builder.place(strip, min(written.longest, n_bars), n_bars)
+    return _lay_out(group).place(strip, n_bars)
 
 
 def _row(builder: Builder, node: Node, rows: dict[str, int]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ IntArray = npt.NDArray[np.int64]
 _Operand = tuple[int, int]
 """A row, and how many bars before the current one its value is."""
 
-_CACHED_CELLS = 64_000
+_CACHED_CELLS, _ROOM_CELLS = 64_000, 128_000
+_WIDEST_STRIP = 32
 _FEWEST_CELLS, _MOST_CELLS = 1024, 8192
 _MOST_PLACES = 8
 
@@ -37,6 +39,7 @@ class Program:
     code: IntArray
     weights: FloatArray
     rows: int
+    reach: int
     kept: int
     size: int
 
@@ -200,29 +203,75 @@ class Builder:
             FOURTH, (self.fourth(left), right), self.fourth(right), step, a2, b2, a3, b3, weight=left, number=right
         )
 
-    def place(self, strip: int, longest: int, n_bars: int) -> Program:
-        """Give every row a place in memory; they take turns.
-
-        Earlier values of a row that are needed stand before it. They are kept aside from one stretch of bars to the next.
-        """
+    def lay_out(self) -> Layout:
+        """Give every row a turn in memory: a row that is not needed any more makes room for another."""
         # From the shortest windows to the longest, so that few rows are needed at a time.
         ordered = sorted(self.operations, key=lambda operation: operation.length)
         last = {row: place for place, operation in enumerate(ordered) for row, _ in operation.operands}
         turns: dict[int, int] = {}
+        before: list[int] = []
         free: list[int] = []
         for place, operation in enumerate(ordered):
             for row in operation.outs:
-                turns[row] = free.pop() if free else len(set(turns.values()))
+                if not free:
+                    free.append(len(before))
+                    before.append(0)
+                turns[row] = free.pop()
+                before[turns[row]] = max(before[turns[row]], self.history[row])
             met = {row for row, _ in operation.operands} | set(operation.outs)
             free += [turns[row] for row in sorted(met) if last.get(row, -1) <= place]
-        n_turns = len(set(turns.values()))
-        before = max(self.history.values()) * strip
-        cells = min(max(_CACHED_CELLS // n_turns, _FEWEST_CELLS), _MOST_CELLS)
-        rows = min(max(cells // strip, longest), n_bars)
-        places = {row: before + turn * (before + rows * strip) for row, turn in turns.items()}
-        kept = end = n_turns * (before + rows * strip)
+        return Layout(
+            operations=ordered,
+            turns=turns,
+            before=before,
+            history=self.history,
+            reach=max(operation.length for operation in ordered),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Hold operations in order, and which rows take turns in memory.
+
+    Parameters
+    ----------
+    operations : list
+    turns : dict of int to int
+        Place among those that take turns, by row.
+    before : list of int
+        Bars before the current stretch that are held, by turn.
+    history : dict of int to int
+        Earlier bars of a row that are needed, by row.
+    reach : int
+        Bars that the oldest and the newest bar of a value span.
+    """
+
+    operations: list[_Operation]
+    turns: dict[int, int]
+    before: list[int]
+    history: dict[int, int]
+    reach: int
+
+    def choose_strip(self, n_bars: int, n_assets: int) -> int:
+        """Return how many columns are worked through at a time: as many as leave all rows in the processor's cache."""
+        strip = max(1, min(n_assets, _WIDEST_STRIP))
+        while strip > 1 and self.size(strip, n_bars) > _ROOM_CELLS:
+            strip = (strip + 1) // 2
+        return strip
+
+    def size(self, strip: int, n_bars: int) -> int:
+        """Return how many values a program for such strips holds."""
+        held = sum(self.before) + sum(self.history[row] for row in self.turns)
+        return strip * (held + len(self.before) * self._rows(strip, n_bars))
+
+    def place(self, strip: int, n_bars: int) -> Program:
+        """Give every row a place in memory. Earlier values stand before it, and are kept aside between stretches of bars."""
+        rows = self._rows(strip, n_bars)
+        starts = [0, *accumulate((bars + rows) * strip for bars in self.before)]
+        places = {row: starts[turn] + self.before[turn] * strip for row, turn in self.turns.items()}
+        kept = end = starts[-1]
         lines = []
-        for operation in ordered:
+        for operation in self.operations:
             used = [places[row] for row in operation.outs]
             used += [places[row] - bars * strip for row, bars in operation.operands]
             lines.append((operation.code, *used, *[0] * (_MOST_PLACES - len(used)), operation.number, operation.weight))
@@ -235,9 +284,14 @@ class Builder:
             code=np.array([line[:-1] for line in lines], dtype=np.int64),
             weights=np.array([line[-1] for line in lines], dtype=np.float64),
             rows=rows,
+            reach=self.reach,
             kept=kept,
             size=end,
         )
+
+    def _rows(self, strip: int, n_bars: int) -> int:
+        cells = min(max(_CACHED_CELLS // len(self.before), _FEWEST_CELLS), _MOST_CELLS)
+        return min(max(cells // strip, *self.before), n_bars)
 
 
 def _halves(n: int) -> tuple[int, int]:

@@ -54,6 +54,7 @@ def run_program(
     strip: int,
     first: int,
     stop: int,
+    from_bar: int,
     begin: int,
     end: int,
     n_bars: int,
@@ -73,9 +74,9 @@ def run_program(
     kept : int
         Where in memory begins what is kept for the next stretch of bars.
     rows, strip, first, stop : int
-        Whole strips only: ``(stop - first) % strip == 0``. No window reaches back more than `rows` bars.
-    begin, end : int
-        Bars to write; `begin` is a multiple of `rows`.
+        Whole strips only: ``(stop - first) % strip == 0``.
+    from_bar, begin, end : int
+        Bars to work through, from `from_bar` on, and to write, from `begin` on; both are multiples of `rows`.
     n_bars, n_assets : int
         Shape of the series.
     series : tuple of ndarray of shape (n_bars * n_assets,)
@@ -88,8 +89,8 @@ def run_program(
     for left in range(first, stop, strip):
         for i in range(kept, memory.size):
             memory[i] = np.nan
-        # The stretch before the first that is written fills the windows that reach into it.
-        for start in range(begin - rows if begin else 0, end, rows):
+        # What comes before the first bar that is written fills the windows that reach back from it.
+        for start in range(from_bar, end, rows):
             bars = rows if start + rows <= end else end - start
             n = bars * strip
             # All columns at once are one long line.

@@ -76,16 +76,21 @@ class LeakReport:
         True if no past value changed.
     n_checks : int
         Number of recomputations that were compared.
+    n_values : int
+        Number of values that there were to compare; of none, a pass says nothing.
     leaks : tuple of Leak
         The largest change of each symbol at each cut, in time order of the cuts.
     """
 
     passed: bool
     n_checks: int
+    n_values: int
     leaks: tuple[Leak, ...]
 
     def summary(self) -> str:
         """Say it in one sentence."""
+        if self.passed and not self.n_values:
+            return "nothing was tested: the feature has no value on these bars; give it more bars, or look back less far"
         if self.passed:
             return f"no leak: the past stayed the same in {self.n_checks} recomputations with the future cut off or changed"
         worst = max(self.leaks, key=lambda leak: leak.size)
@@ -184,7 +189,7 @@ def _check_expression(expression: Expression, panel: Panel, n_cuts: int, rng: np
         ):
             again = compute(expression, changed.panel)
             leaks += judge.compare(again[first - start : cut + 1 - start], first, cut, change)
-    return LeakReport(passed=not leaks, n_checks=2 * len(cuts), leaks=tuple(leaks))
+    return LeakReport(passed=not leaks, n_checks=2 * len(cuts), n_values=_count(values), leaks=tuple(leaks))
 
 
 def _check_python(
@@ -210,7 +215,11 @@ def _check_python(
     compute_python(feature, lengthen(inputs, rng), "longer data")
     again = compute_python(feature, inputs, "the whole data again")
     leaks += judge.compare(again, 0, panel.n_bars - 1, "memory")
-    return LeakReport(passed=not leaks, n_checks=n_checks + 1, leaks=tuple(leaks))
+    return LeakReport(passed=not leaks, n_checks=n_checks + 1, n_values=_count(values), leaks=tuple(leaks))
+
+
+def _count(values: FloatArray) -> int:
+    return int(np.isfinite(values).sum())
 
 
 def _end_at(feature: PluginFeature | Function, inputs: FeatureInputs, cut: int) -> FloatArray:

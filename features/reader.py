@@ -243,7 +243,7 @@ class _Reader:
         try:
             root = self.vocabulary.expand(name, self.above)
         except LookAheadError as error:
-            raise LookAheadError(_within(name, error)) from None
+            raise LookAheadError(_within(name, error), position) from None
         except ExpressionError as error:
             raise ExpressionError(_within(name, error), position) from None
         self._count(root.size - 1, position)
@@ -287,7 +287,7 @@ class _Reader:
         try:
             return body.read(indicator.tree, depth=1)
         except LookAheadError as error:
-            raise LookAheadError(f"in `{indicator.name}`: {error}") from None
+            raise LookAheadError(f"in `{indicator.name}`: {error}", position) from None
         except ExpressionError as error:
             raise ExpressionError(
                 f"in `{indicator.name}` at column {position}, which is {indicator.body}: {error}", position

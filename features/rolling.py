@@ -34,6 +34,7 @@ from features.join_program import (
     SUM,
     TIMES,
     Builder,
+    Layout,
     Program,
 )
 
@@ -43,7 +44,6 @@ Asked = tuple[str, tuple[int | float, ...]]
 EWMA_HALFLIVES = 6
 
 MOST_SERIES = 16
-_STRIP, _NARROW_STRIP, _LONG_WINDOW = 32, 8, 256
 
 
 def compute_windows(asked: Sequence[Asked], y: FloatArray, x: FloatArray | None = None) -> list[FloatArray]:
@@ -63,20 +63,15 @@ def compute_windows(asked: Sequence[Asked], y: FloatArray, x: FloatArray | None 
     """
 
     out = np.empty((len(asked), *y.shape))
-    longest = max(STATISTICS[name].bars(int(window)) for name, (window,) in asked)
-
     series = [y] if x is None else [y, x]
-
-    def build(strip: int) -> Program:
-        return _program(tuple(asked), len(series), strip, min(longest, len(y)), len(y))
-
-    run(build, longest, series, out)
+    key = tuple(asked), len(series)
+    run(_lay_out(*key), lambda strip: _program(*key, strip, len(y)), series, out)
     return list(out)
 
 
 def run(
+    layout: Layout,
     build: Callable[[int], Program],
-    longest: int,
     series: Sequence[FloatArray],
     out: FloatArray,
     *,
@@ -86,10 +81,9 @@ def run(
 
     Parameters
     ----------
+    layout : Layout
     build : callable of strip -> Program
-        For strips of so many columns.
-    longest : int
-        Bars of the longest window.
+        Gives its program for strips of so many columns.
     series : sequence of ndarray of shape (n_bars, n_assets)
         What it reads, at most `MOST_SERIES`.
     out : ndarray of shape (n_results, n_bars, n_assets)
@@ -102,13 +96,14 @@ def run(
     _, n_bars, n_assets = out.shape
     flat = [freeze(values).reshape(-1) for values in series]
     padded = tuple(flat + flat[:1] * (MOST_SERIES - len(flat)))
-    strip = max(1, min(n_assets, _STRIP if longest <= _LONG_WINDOW else _NARROW_STRIP))
+    strip = layout.choose_strip(n_bars, n_assets)
     whole = n_assets // strip * strip
     for first, stop, width in ((0, whole, strip), (whole, n_assets, n_assets - whole)):
         if first < stop and n_bars:
             program = build(width)
             stretches = -(-n_bars // program.rows)
             begin, end = (min(n_bars, program.rows * (stretches * place // part[1])) for place in (part[0], part[0] + 1))
+            from_bar = max(0, begin - program.rows * -(-program.reach // program.rows))
             if begin < end:
                 run_program(
                     program.code,
@@ -118,6 +113,7 @@ def run(
                     width,
                     first,
                     stop,
+                    from_bar,
                     begin,
                     end,
                     n_bars,
@@ -129,13 +125,18 @@ def run(
 
 
 @lru_cache(maxsize=512)
-def _program(asked: tuple[Asked, ...], n_series: int, strip: int, longest: int, n_bars: int) -> Program:
+def _lay_out(asked: tuple[Asked, ...], n_series: int) -> Layout:
     builder = Builder()
     builder = builder.over(*(builder.load(place) for place in range(n_series)))
     for place, (name, (window,)) in enumerate(asked):
         statistic = STATISTICS[name]
         builder.write(STORE, [], [(statistic.finish(builder, statistic.bars(int(window))), 0)], number=place)
-    return builder.place(strip, longest, n_bars)
+    return builder.lay_out()
+
+
+@lru_cache(maxsize=512)
+def _program(asked: tuple[Asked, ...], n_series: int, strip: int, n_bars: int) -> Program:
+    return _lay_out(asked, n_series).place(strip, n_bars)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,7 +191,7 @@ def show(feature: str, dataset: str, quantiles: int, out: Path | None, as_json: 
 def check(feature: str, dataset: str, cuts: int | None, as_json: bool) -> None:
     """Test whether FEATURE, a name or an expression, knows the future, and whether a plugin keeps its whole contract.
 
-    Exit code 1 if it does not pass.
+    Exit code 1 if it does not pass, or has no value that could be tested.
     """
     from aqf.catalogue import find_feature
     from core.settings import Settings
@@ -209,7 +209,7 @@ def check(feature: str, dataset: str, cuts: int | None, as_json: bool) -> None:
     with screen.working("recomputing with the future cut off and altered", quiet=as_json):
         if isinstance(source, Expression):
             leaks = check_leaks(source, panel, n_cuts=cuts)
-            passed, summary = leaks.passed, leaks.summary()
+            passed, summary = leaks.passed and leaks.n_values > 0, leaks.summary()
         elif cuts is not None:
             raise click.UsageError(f"`--cuts` is for expressions; the contract of the plugin {source.name} has its own cuts.")
         else:

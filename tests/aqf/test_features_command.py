@@ -111,9 +111,15 @@ def test_check_passes_a_causal_expression(shell: Shell, panel: Panel) -> None:
     assert (found["passed"], found["n_checks"], found["leaks"]) == (True, 6, [])
 
 
+def test_check_ends_with_1_when_there_is_nothing_to_test(shell: Shell) -> None:
+    done = shell.run("check", "delay(close, 2000)", "--dataset", "mine")
+    assert done.returncode == 1
+    assert "nothing was tested: the feature has no value on these bars" in done.stdout
+
+
 def test_check_ends_with_1_when_there_is_a_leak(shell: Shell, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     leak = Leak(bar=3, timestamp=panel.index[3], symbol="A", size=0.5, cut=4, change="cut")
-    report = LeakReport(passed=False, n_checks=2, leaks=(leak,))
+    report = LeakReport(passed=False, n_checks=2, n_values=9, leaks=(leak,))
     monkeypatch.setattr("features.leaks.check_leaks", lambda *_, **__: report)
     done = shell.run("check", "dip", "--dataset", "mine")
     assert done.returncode == 1

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from core.market import Panel
-from features import compute, parse
+from features import compute, join_program, parse
 from features.crosssection import MOST_COMPARED, group_rank, quantile, rank
 from features.rolling import STATISTICS, compute_windows
 from tests.features.panels import build_panel
@@ -92,3 +92,12 @@ def test_many_symbols_are_ranked_as_few_are():
 def test_ranks_in_one_group_are_ranks():
     mood = PANEL.get("mood")
     np.testing.assert_array_equal(group_rank(mood, np.ones(mood.shape)), rank(mood))
+
+
+def test_operations_keep_their_numbers_or_the_machine_is_compiled_anew():
+    # numba keeps what it compiled as long as the file of the machine, features/joins.py, stays as it is: whoever gives an
+    # operation another number must change that file too, or the kept machine does something else.
+    names = """LOAD POSITION CONSTANT STORE SUM LOWEST PICK STEP TREND PRODUCTS THIRD FOURTH DIVIDE_BY ROOT RATIO OVER_SPREAD
+        SUBTRACT PRODUCT TIMES OFFSET LIMIT SINCE CARRY FINITE FINITE_SUM FINITE_DIFFERENCE FINITE_PRODUCT FINITE_RATIO
+        MAGNITUDE LESS AT_MOST"""
+    assert [getattr(join_program, name) for name in names.split()] == list(range(31))

@@ -33,7 +33,7 @@ def test_planted_leak_is_caught_and_named(example):
 def test_look_alike_raises_no_alarm(example):
     report = example.check(seed=0)
     assert report.passed, report.summary()
-    assert report.summary().startswith("no leak")
+    assert report.summary().startswith("no leak" if report.n_values else "nothing was tested")
 
 
 @pytest.mark.exhaustive

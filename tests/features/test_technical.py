@@ -280,11 +280,15 @@ def test_the_largest_indicator_fits():
     ("text", "error", "message"),
     [
         ("macd(close, 12, 26)", ExpressionError, r"takes 4 arguments, got 3; write macd\(x, fast, slow, signal\)"),
-        ("macd(close, 12, 26.5, 9)", ExpressionError, "argument 3 of `macd` must be a window written as a whole number"),
+        (
+            "macd(close, 12, 26.5, 9)",
+            ExpressionError,
+            "argument 3 of `macd` at column 0 must be a window written as a whole number",
+        ),
         ("drawdown(5, 5)", ExpressionError, "must be a panel"),
         ("drawdown(close > open, 5)", ExpressionError, r"write where\(open < close, 1, 0\)"),
         ("drawdown(close, 2521)", ExpressionError, r"in `drawdown`.*must be in 1..2520, was 2521"),
-        ("macd(close, 500, 600, 9)", ExpressionError, r"in `macd`.*argument 2 of `ewma` must be in 1..420"),
+        ("macd(close, 500, 600, 9)", ExpressionError, r"in `macd`.*argument 2 of `ewma` at column 1 must be in 1..420"),
         ("stochastic(high, low, volume, 5)", ExpressionError, "in `stochastic` at column 0.*joins unlike things"),
         ("drawdown(close, window=5)", ExpressionError, r"positional arguments only; write drawdown\(x, window\)"),
         ("drawdown + 1", ExpressionError, r"is an operator; write drawdown\(x, window\)"),
