@@ -263,15 +263,15 @@ def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, ru
 
 
 def _list_binding(trace: DecisionTrace, rules: StageRules, config: TradingConfig) -> tuple[BindingConstraint, ...]:
-    """Return what bound a row: of a size that was cut, every cap that allows no more than it."""
+    """Return what bound a row: of a size that was cut, every cap that allows no more than the one in the trace."""
     bound = trace.binding_constraint
-    if bound is None or trace.killed_at_stage is not None:
-        return () if bound is None else (bound,)
     caps = {
         BindingConstraint.GLOBAL_CAP: rules.max_size,
         BindingConstraint.SENIORITY_CAP: config.limits.seniority.position_cap(SeniorityTier.TRAINEE, paper=True),
     }
-    return tuple(name for name, cap in caps.items() if cap == trace.position_pct)
+    if bound is None or bound not in caps or trace.killed_at_stage is not None:
+        return () if bound is None else (bound,)
+    return tuple(name for name, cap in caps.items() if cap == caps[bound])
 
 
 def _preload(row: ReplayRow, store: Store, gates: Gates) -> None:
