@@ -96,6 +96,19 @@ def test_a_filled_row_is_sized_by_hand(judged: dict[tuple[str, str], Judged]) ->
     assert "0.250" in (judged["sizes", "a record without a single hit"].trace.kill_reason or "")
 
 
+def test_a_row_is_judged_the_same_alone_and_among_others(rehearsal: Rehearsal, judged: dict[tuple[str, str], Judged]) -> None:
+    for name in ("two trades without a hit are at the floor's edge", "a context without a record is explored"):
+        before = judged["sizes", name]
+        (again,) = replay([before.row], rehearsal)
+        assert fingerprint(again) == fingerprint(before)
+
+
+def test_nothing_of_a_replay_stays(rehearsal: Rehearsal, judged: dict[tuple[str, str], Judged]) -> None:
+    tables = ("signals", "decision_traces", "trades", "order_intents", "paper_orders", "equity_snapshots", "macro_context")
+    with rehearsal.undone() as store:
+        assert {name: store.trading.gateway.select(name) for name in tables} == {name: [] for name in tables}
+
+
 def test_a_price_between_two_cents_buys_by_itself_and_is_met_at_itself(judged: dict[tuple[str, str], Judged]) -> None:
     order = judged["sizes", "a price between two cents"].order
     assert order is not None
@@ -122,19 +135,6 @@ def test_all_that_cut_a_size_may_be_expected_and_the_trace_names_the_first(judge
     assert judged["sizes", "a record below the floor"].binding == (BindingConstraint.CONFIDENCE_BELOW_FLOOR,)
     other = dataclasses.replace(seed.row, expected_constraint=BindingConstraint.BUDGET)
     assert not dataclasses.replace(seed, row=other).matches
-
-
-def test_a_row_is_judged_the_same_alone_and_among_others(rehearsal: Rehearsal, judged: dict[tuple[str, str], Judged]) -> None:
-    for name in ("two trades without a hit are at the floor's edge", "a context without a record is explored"):
-        before = judged["sizes", name]
-        (again,) = replay([before.row], rehearsal)
-        assert fingerprint(again) == fingerprint(before)
-
-
-def test_nothing_of_a_replay_stays(rehearsal: Rehearsal, judged: dict[tuple[str, str], Judged]) -> None:
-    tables = ("signals", "decision_traces", "trades", "order_intents", "paper_orders", "equity_snapshots", "macro_context")
-    with rehearsal.undone() as store:
-        assert {name: store.trading.gateway.select(name) for name in tables} == {name: [] for name in tables}
 
 
 # A changed default shows
