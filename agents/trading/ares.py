@@ -161,6 +161,9 @@ class Ares:
     def plan_entry(self, signal_id: str, symbol: str, size: float, equity: float, now: datetime) -> OrderPlan | Refusal:
         """Plan a bracket: a limit at the last price, a stop below, a target above.
 
+        A price between two ticks is a limit at the upper one: the lower is below the market and would wait for a fall. A
+        share may so cost less than a tick more than the price that it is counted by.
+
         Parameters
         ----------
         signal_id : str
@@ -175,8 +178,7 @@ class Ares:
         quote = self.find_quote(symbol, now)
         if isinstance(quote, Refusal):
             return quote
-        limit = to_tick(quote.price)
-        qty = whole_shares(equity, size, max(limit, quote.price))
+        qty = whole_shares(equity, size, quote.price)
         if qty < 1:
             reason = f"{size:.4%} of {equity:.2f} buys no share of {symbol} at {quote.price:g}"
             return _refuse(BindingConstraint.SIZE_BELOW_ONE_SHARE, reason)
@@ -187,7 +189,7 @@ class Ares:
                 symbol=symbol,
                 side=Side.BUY,
                 qty=qty,
-                limit_price=limit,
+                limit_price=to_tick_above(quote.price),
                 stop_loss_price=to_tick(quote.price * (1.0 - distance)),
                 take_profit_price=to_tick(quote.price * (1.0 + distance * self.config.take_profit_multiple)),
                 expires_at=self.expiry(now),
@@ -240,6 +242,12 @@ def whole_shares(equity: float, size: float, price: float) -> int:
 def to_tick(price: float) -> float:
     """Round a price to cents, or below one to hundredths of a cent, as US exchanges quote."""
     return round(price, 2 if price >= 1.0 else 4)
+
+
+def to_tick_above(price: float) -> float:
+    """Round a price up to cents, or below one to hundredths of a cent; one that is quoted so stays what it is."""
+    nearest = to_tick(price)
+    return nearest if nearest >= price else to_tick(nearest + (0.01 if price >= 1.0 else 0.0001))
 
 
 def trade_result(order: Order, sent: Sent) -> TradeResult | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from agents.brokers.broker import Order
@@ -247,9 +247,16 @@ class Argus:
         )
 
     def rules(self) -> StageRules:
-        """Return what the stage of the equity allows; that of the smallest stage while the equity is unknown."""
+        """Return what the stage of the equity allows.
+
+        While the equity is unknown, that of the smallest stage, with the tiers of all: no tier is blocked by a stage that
+        nobody knows, and the limits refuse because the equity is unknown, which is what holds.
+        """
         known = self.valuation
-        return self.milestones.rules(0.0 if known is None or known.equity is None else known.equity)
+        if known is not None and known.equity is not None:
+            return self.milestones.rules(known.equity)
+        stages = self.milestones.config.stages
+        return replace(stages[0], max_tier=max(rules.max_tier for rules in stages))
 
     def open_trades(self, symbol: str) -> list[Trade]:
         """Return the open trades of a symbol, oldest first."""

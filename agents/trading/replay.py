@@ -15,9 +15,11 @@ from typing import Any, cast
 
 from agents.brokers.broker import Broker, Order
 from agents.brokers.paper import PaperBroker, PaperConfig
+from agents.trading.case import open_case
 from agents.trading.context import TradingConfig, TradingContext
 from agents.trading.gates import Gates, build_gates
 from agents.trading.market_data import SECTOR_FUNDS, SP500, VIX, Bar, Quote
+from agents.trading.milestones import StageRules
 from agents.trading.pipeline import build_pipeline
 from agents.trading.pythia import Pythia
 from agents.trading.replay_rows import FILLED, ReplayRow
@@ -28,7 +30,7 @@ from core.errors import BrokerUnavailableError, DataError
 from core.store.opening import Store
 from core.store.rehearsal import Rehearsal
 from core.store.trade_log import TradeLog
-from core.store.trading_records import HitRate
+from core.store.trading_records import HitRate, SeniorityTier
 from core.types import (
     BindingConstraint,
     DecisionTrace,
@@ -38,6 +40,7 @@ from core.types import (
 )
 
 _MONTH_BARS = 64
+_MOST_EQUITY = 1e15
 _GAIN = 0.01
 
 
@@ -53,12 +56,15 @@ class Judged:
         The stage that refused, `FILLED`, or the state of an order that was not filled.
     order : Order, optional
         What was sent to the broker.
+    binding : tuple of BindingConstraint
+        All that bound: what refused, or each cap that the size was cut to, of which the trace names the one it met first.
     """
 
     row: ReplayRow
     trace: DecisionTrace
     stage: str
     order: Order | None = None
+    binding: tuple[BindingConstraint, ...] = ()
 
     @property
     def constraint(self) -> BindingConstraint | None:
@@ -68,7 +74,7 @@ class Judged:
     @property
     def matches(self) -> bool:
         """Whether it ended as expected; of a row that expects no constraint, at the stage expected."""
-        return self.stage == self.row.expected_stage and self.row.expected_constraint in (None, self.constraint)
+        return self.stage == self.row.expected_stage and self.row.expected_constraint in (None, *self.binding)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trace, with what was expected beside it."""
@@ -77,6 +83,7 @@ class Judged:
             **self.trace.to_dict(),
             "line": self.row.line,
             "stage": self.stage,
+            "binding": [constraint.value for constraint in self.binding],
             "order": None if self.order is None else self.order.to_dict(),
             "expected_stage": self.row.expected_stage,
             "expected_constraint": None if expected is None else expected.value,
@@ -173,7 +180,7 @@ def confusion(judged: Iterable[Judged]) -> Counter[tuple[str, str]]:
     return Counter(
         (
             end(one.row.expected_stage, one.row.expected_constraint),
-            end(one.stage, None if one.matches and one.row.expected_constraint is None else one.constraint),
+            end(one.stage, one.row.expected_constraint if one.matches else one.constraint),
         )
         for one in judged
     )
@@ -199,7 +206,7 @@ class _Unreached:
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **more: Any) -> Any:
-            raise BrokerUnavailableError("the row says nothing of the equity.")
+            raise BrokerUnavailableError("the row names no equity that an account can have.")
 
         return call
 
@@ -216,7 +223,7 @@ class _Recorded:
 
     def find_hit_rate(self, context_key: str) -> HitRate | None:
         found = self._log.find_hit_rate(context_key)
-        return found and replace(found, hit_rate=self._row.hit_rate)
+        return found if found is None or self._row.hit_rate is None else replace(found, hit_rate=self._row.hit_rate)
 
 
 def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, rules: ReplayRules) -> Judged:
@@ -225,8 +232,9 @@ def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, ru
     gates = build_gates(store.trading, market, lists, clock, icarus=config.icarus, hades=config.hades, artemis=config.artemis)
     if row.closed_trades:
         _preload(row, store, gates)
-    paper = PaperBroker(store.trading.gateway, PaperConfig(initial_cash=row.equity or 1.0), clock)
-    broker: Broker = paper if row.equity is not None else cast(Broker, _Unreached())
+    cash = row.equity if row.equity is not None and 0.0 < row.equity <= _MOST_EQUITY else None
+    paper = PaperBroker(store.trading.gateway, PaperConfig(initial_cash=cash or 1.0), clock)
+    broker: Broker = paper if cash is not None else cast(Broker, _Unreached())
     context = TradingContext(
         store=store,
         broker=broker,
@@ -239,26 +247,44 @@ def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, ru
     pipeline = build_pipeline(context)
     pipeline.judging.pythia = Pythia(cast(TradeLog, _Recorded(pipeline.trade_log, row)), rules.sizing, config.pythia)
     (trace,) = pipeline.run([_as_json(row)])
+    binding = _list_binding(trace, pipeline.argus.rules(), config)
     if trace.killed_at_stage is not None:
-        return Judged(row=row, trace=trace, stage=trace.killed_at_stage.value)
+        return Judged(row=row, trace=trace, stage=trace.killed_at_stage.value, binding=binding)
     orders = [Order.from_dict(sent.payload["order"]) for sent in pipeline.log.list_open_orders() if "order" in sent.payload]
     assert clock.row is not None
     at = clock.row.advance(timedelta(minutes=1))
     fills = paper.on_bar(_flat_bar(trace.symbol or "", at, row.price or math.nan))
     if not fills or not orders:
-        return Judged(row=row, trace=trace, stage=trace.status.value, order=orders[0] if orders else None)
+        order = orders[0] if orders else None
+        return Judged(row=row, trace=trace, stage=trace.status.value, order=order, binding=binding)
     is_whole = sum(fill.qty for fill in fills) >= orders[0].qty
     status = PipelineStatus.FILLED if is_whole else PipelineStatus.PARTIALLY_FILLED
-    return Judged(row=row, trace=replace(trace, status=status), stage=FILLED, order=orders[0])
+    return Judged(row=row, trace=replace(trace, status=status), stage=FILLED, order=orders[0], binding=binding)
+
+
+def _list_binding(trace: DecisionTrace, rules: StageRules, config: TradingConfig) -> tuple[BindingConstraint, ...]:
+    """Return what bound a row: of a size that was cut, every cap that allows no more than the one in the trace."""
+    bound = trace.binding_constraint
+    caps = {
+        BindingConstraint.GLOBAL_CAP: rules.max_size,
+        BindingConstraint.SENIORITY_CAP: config.limits.seniority.position_cap(SeniorityTier.TRAINEE, paper=True),
+    }
+    if bound is None or bound not in caps or trace.killed_at_stage is not None:
+        return () if bound is None else (bound,)
+    return tuple(name for name, cap in caps.items() if cap == caps[bound])
 
 
 def _preload(row: ReplayRow, store: Store, gates: Gates) -> None:
-    """Write down the closed trades that give the row's context its record; a context nobody can name has none."""
+    """Write down the row's closed trades: of its own context with their rate, of another without one.
+
+    Without a VIX there is no context, and the signal does not come as far as Pythia.
+    """
     macro = gates.artemis.context()
-    category = row.signal["category"]
-    if macro.vix_band is None or category not in list(SignalCategory):
+    if macro.vix_band is None:
         return
-    key = context_key(SignalCategory(category), macro.regime, macro.vix_band)
+    own = open_case(_as_json(row), row.now).signal.category
+    other = next(one for one in SignalCategory if one is not own)
+    key = context_key(other if row.hit_rate is None else own, macro.regime, macro.vix_band)
     closed_at = row.now - timedelta(days=30)
     trades = []
     for number in range(row.closed_trades):

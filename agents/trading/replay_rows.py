@@ -1,20 +1,24 @@
-"""Rows of a replay, read from a file: what is wrong with the file or with a row's world is an error that names the line.
+"""Rows of a replay, read from a file as other people write them.
 
-Hides CSV. Promises nothing of the signals in it: what is wrong with those is for the pipeline to say.
+Hides CSV and the ways in which tables write that a cell is empty. Promises that one cell nobody can read costs its own row
+alone, which then is named with its line and column; and nothing of the signals: what is wrong with those is for the pipeline
+to say.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from core.errors import DataError, MissingDataError
 from core.message import Message, refuse
-from core.types import BindingConstraint, Count, Fraction, Identifier, Positive, Stage
+from core.types import BindingConstraint, Count, Fraction, Identifier, Stage
 
 COLUMNS = (
     "signal_id", "published_at", "now", "headline", "summary", "category", "severity", "tickers", "supplier", "vix",
@@ -25,6 +29,11 @@ FILLED = "filled"
 
 _MOST_ROWS = 1_000_000
 _MOST_CLOSED = 10_000
+_YEARS = range(1900, 2201)
+_EMPTY = frozenset({"", "-", "none", "null", "nan", "na", "n/a", "<na>"})
+"""What tables write into a cell that holds nothing, in small letters."""
+_EMPTY_TEXTS = frozenset({"nan", "NaN", "None", "<NA>"})
+"""The same where any text may stand: `NA` may be a ticker."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,14 +52,15 @@ class ReplayRow(Message):
         Index points; a fraction. None is no data.
     price : float, optional
         Last price of every ticker of the signal; None is no data.
-    equity : float
-        Cash of the empty account.
-    hit_rate, closed_trades : float, int
-        What the context has shown before.
+    equity : float, optional
+        Cash of the empty account. None, or what no account can hold, is an account that nobody knows the worth of.
+    hit_rate : float, optional
+        What the closed trades have shown in the row's context; None where they were of another context.
+    closed_trades : int
     expected_stage : str
         The stage that refuses, or `FILLED`.
     expected_constraint : BindingConstraint, optional
-        What binds; of a filled row, what cut the size, None where nothing did.
+        What binds; of a filled row, what cut the size. None holds the row to its stage alone.
     """
 
     line: Count
@@ -59,8 +69,8 @@ class ReplayRow(Message):
     vix: float | None = None
     sp500_1m_return: float | None = None
     price: float | None = None
-    equity: Positive | None = None
-    hit_rate: Fraction = 0.0
+    equity: float | None = None
+    hit_rate: Fraction | None = None
     closed_trades: Count = 0
     expected_stage: Identifier
     expected_constraint: BindingConstraint | None = None
@@ -74,7 +84,7 @@ class ReplayRow(Message):
     @property
     def hits(self) -> int:
         """Closed trades that gained, in whole trades as near to the rate as can be."""
-        return round(self.hit_rate * self.closed_trades)
+        return round((self.hit_rate or 0.0) * self.closed_trades)
 
     @property
     def tickers(self) -> tuple[str, ...]:
@@ -82,75 +92,145 @@ class ReplayRow(Message):
         return tuple(name.strip() for name in self.signal["tickers"].split("|") if name.strip())
 
 
-def read_replay(path: str | Path) -> list[ReplayRow]:
-    """Read a file of rows.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnreadRow(Message):
+    """A row that cannot be judged: it describes no world, or expects an end that there is not.
+
+    Parameters
+    ----------
+    line : int
+        Of the file.
+    signal_id : str
+    problem : str
+        Names the column and what was expected.
+    """
+
+    line: Count
+    signal_id: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayFile:
+    """What a file of rows holds.
+
+    Parameters
+    ----------
+    rows : tuple of ReplayRow
+    unread : tuple of UnreadRow
+    notes : tuple of str
+        What was passed over, in words.
+    """
+
+    rows: tuple[ReplayRow, ...]
+    unread: tuple[UnreadRow, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def parse_replay(path: str | Path) -> ReplayFile:
+    """Read a file of rows, those that cannot be judged apart.
 
     Parameters
     ----------
     path : str or Path
-        CSV in UTF-8 with exactly the columns `COLUMNS`. Tickers are separated by ``|``; an empty `vix`, `sp500_1m_return` or
-        `price` is no data; an empty `hit_rate` and `closed_trades` is a context without a record.
+        CSV in UTF-8 with the columns `COLUMNS`, in any order; others are ignored. Tickers are separated by ``|``. An empty
+        `vix`, `sp500_1m_return`, `price` or `equity` is no data; `closed_trades` without a `hit_rate` are trades of another
+        context. Rows without a single filled cell are passed over. Rows may share a `signal_id`.
 
     Raises
     ------
     MissingDataError
         If there is no such file.
     DataError
-        If it is not as described, two rows have one `signal_id`, or a row describes a world that cannot be; the text names the
-        line. What is wrong with a signal is no error here: the pipeline refuses it, with a trace.
+        If it is no CSV, a column is missing or there twice, or there are too many rows.
     """
     path = Path(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(_read_rows(path, csv.DictReader(file, strict=True)))
+            return _parse(path, csv.DictReader(file))
     except FileNotFoundError as error:
         raise MissingDataError(f"there is no file {path}.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}.") from error
 
 
-def _read_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[ReplayRow]:
-    found = tuple(reader.fieldnames or ())
-    if sorted(found) != sorted(COLUMNS):
-        missing, more = sorted(set(COLUMNS) - set(found)), sorted(set(found) - set(COLUMNS))
-        what = "; ".join(
-            [*([f"missing: {', '.join(missing)}"] if missing else []), *([f"unknown: {', '.join(more)}"] if more else [])]
-        )
-        raise DataError(f"{path} must have exactly the columns of a replay; {what or 'a column is there twice'}.")
-    lines: dict[str, int] = {}
-    for cells in reader:
-        line = reader.line_num
-        if None in cells or None in cells.values():
-            raise DataError(f"{path}, line {line}: it must have {len(COLUMNS)} cells; quote a cell that holds a comma.")
-        if cells["signal_id"] in lines:
-            raise DataError(
-                f"{path}, line {line}: the signal_id {cells['signal_id']!r} is that of line {lines[cells['signal_id']]}."
-            )
-        if len(lines) >= _MOST_ROWS:
-            raise DataError(f"{path} must have at most {_MOST_ROWS:,} rows; split it.")
-        lines[cells["signal_id"]] = line
-        yield _read_row(path, line, cells)
+def read_replay(path: str | Path) -> list[ReplayRow]:
+    """Read a file of which every row can be judged, as :func:`parse_replay` does.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no such file.
+    DataError
+        If it is not as described there, or a row cannot be judged; the text names the line.
+    """
+    found = parse_replay(path)
+    for one in found.unread:
+        raise DataError(f"{path}, line {one.line}: {one.problem}")
+    return list(found.rows)
 
 
-def _read_row(path: Path, line: int, cells: Mapping[str, str]) -> ReplayRow:
+def _parse(path: Path, reader: csv.DictReader[str]) -> ReplayFile:
+    rows: list[ReplayRow] = []
+    unread: list[UnreadRow] = []
     try:
-        return ReplayRow(
-            line=line,
-            signal={name: cells[name] for name in COLUMNS[:9] if name != "now"},
-            now=_time(cells["now"]),
-            vix=_number(cells, "vix"),
-            sp500_1m_return=_number(cells, "sp500_1m_return"),
-            price=_number(cells, "price"),
-            equity=_number(cells, "equity"),
-            hit_rate=_number(cells, "hit_rate") or 0.0,
-            closed_trades=_count(cells["closed_trades"]),
-            expected_stage=cells["expected_stage"].strip(),
-            expected_constraint=_constraint(cells["expected_constraint"].strip()),
-        )
-    except DataError as error:
-        raise DataError(f"{path}, line {line}: {error}") from error
+        ignored = _check_columns(path, reader)
+        for line, cells, beyond in _list_cells(reader):
+            if len(rows) + len(unread) >= _MOST_ROWS:
+                raise DataError(f"{path} must have at most {_MOST_ROWS:,} rows; split it.")
+            try:
+                rows.append(_read_row(line, cells, beyond))
+            except DataError as error:
+                unread.append(UnreadRow(line=line, signal_id=cells["signal_id"], problem=str(error)))
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as CSV after line {reader.line_num}: {error}.") from error
+    return ReplayFile(rows=tuple(rows), unread=tuple(unread), notes=(*_note_columns(ignored), *_note_repeated(rows)))
+
+
+def _check_columns(path: Path, reader: csv.DictReader[str]) -> list[str]:
+    """Have the columns known by their names without spaces around them, and return those that no row needs."""
+    found = [name.strip() for name in reader.fieldnames or ()]
+    missing = [name for name in COLUMNS if name not in found]
+    if missing:
+        raise DataError(f"{path} must have the columns of a replay; missing: {', '.join(missing)}.")
+    twice = [name for name in COLUMNS if found.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} must have each column of a replay once; twice: {', '.join(twice)}.")
+    reader.fieldnames = found
+    return [name for name in found if name not in COLUMNS]
+
+
+def _list_cells(reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str], list[str]]]:
+    """Yield lines that hold anything: the cells by column, and what stands beyond the last one."""
+    for read in reader:
+        beyond: Any = read.pop(None, [])  # type: ignore[call-overload]
+        cells = {name: text or "" for name, text in read.items()}
+        if any(text.strip() for text in (*cells.values(), *beyond)):
+            yield reader.line_num, cells, beyond
+
+
+def _read_row(line: int, cells: Mapping[str, str], beyond: list[str]) -> ReplayRow:
+    if any(text.strip() for text in beyond):
+        raise DataError("it must not have more cells than there are columns; quote a cell that holds a comma.")
+    return ReplayRow(
+        line=line,
+        signal={name: _text(cells[name]) for name in COLUMNS[:9] if name != "now"},
+        now=_time(cells["now"]),
+        vix=_figure(cells, "vix"),
+        sp500_1m_return=_figure(cells, "sp500_1m_return"),
+        price=_figure(cells, "price"),
+        equity=_figure(cells, "equity"),
+        hit_rate=_number(cells, "hit_rate"),
+        closed_trades=_count(cells),
+        expected_stage=cells["expected_stage"].strip().lower(),
+        expected_constraint=_constraint(cells["expected_constraint"].strip().lower()),
+    )
+
+
+def _text(text: str) -> str:
+    return "" if text in _EMPTY_TEXTS else text
 
 
 def _time(text: str) -> datetime:
@@ -158,35 +238,37 @@ def _time(text: str) -> datetime:
         found = datetime.fromisoformat(text.strip())
     except ValueError:
         found = None
-    if found is None or found.utcoffset() is None:
-        raise DataError(f"`now` must be a time with its offset, as 2024-03-01T15:00:00+00:00, was {text!r}.")
+    if found is None or found.utcoffset() is None or found.year not in _YEARS:
+        years = f"of the years {_YEARS[0]} to {_YEARS[-1]}"
+        raise DataError(f"`now` must be a time with its offset, as 2024-03-01T15:00:00+00:00, {years}, was {text!r}.")
     return found.astimezone(UTC)
 
 
 def _number(cells: Mapping[str, str], name: str) -> float | None:
     text = cells[name].strip()
-    if not text:
+    if text.lower() in _EMPTY:
         return None
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"`{name}` must be a number or empty, was {text!r}.")
-    return value
+        raise DataError(f"`{name}` must be a number or empty, was {text!r}.") from None
 
 
-def _count(text: str) -> int:
-    if not text.strip():
-        return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(f"`closed_trades` must be a whole number or empty, was {text!r}.") from None
+def _figure(cells: Mapping[str, str], name: str) -> float | None:
+    """Return a figure of the world; what is not finite is no data."""
+    value = _number(cells, name)
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _count(cells: Mapping[str, str]) -> int:
+    value = _number(cells, "closed_trades") or 0.0
+    if not value.is_integer():
+        raise DataError(f"`closed_trades` must be a whole number or empty, was {cells['closed_trades']!r}.")
+    return int(value)
 
 
 def _constraint(text: str) -> BindingConstraint | None:
-    if not text:
+    if text in _EMPTY:
         return None
     try:
         return BindingConstraint(text)
@@ -194,3 +276,16 @@ def _constraint(text: str) -> BindingConstraint | None:
         raise DataError(
             f"`expected_constraint` must be empty or one of {', '.join(BindingConstraint)}, was {text!r}."
         ) from None
+
+
+def _note_columns(ignored: list[str]) -> Iterator[str]:
+    if ignored:
+        yield f"columns that a replay does not know are ignored: {', '.join(name or '(without a name)' for name in ignored)}"
+
+
+def _note_repeated(rows: list[ReplayRow]) -> Iterator[str]:
+    counts = Counter(row.signal["signal_id"] for row in rows)
+    names = [name for name, n in counts.items() if n > 1]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield f"several rows have the signal_id {names[0]!r}{more}; each row is judged alone"

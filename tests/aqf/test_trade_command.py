@@ -152,6 +152,21 @@ def test_a_replay_that_differs_fails_and_names_the_line(run: Run, tmp_path: Path
     assert [trace["signal_id"] for trace in traces if not trace["matches"]] == ["a bear market and a VIX above 25"]
 
 
+def test_a_row_that_cannot_be_judged_fails_with_its_line_and_the_others_are_judged(run: Run, tmp_path: Path) -> None:
+    head, *rows = (REPLAYS / "market.csv").read_text().splitlines()
+    naive = rows[1].replace("T15:30:00+00:00", "T15:30:00")
+    (tmp_path / "rows.csv").write_text("\n".join([f"{head},mood", rows[0], naive, rows[0], ""]))
+    done = run("replay", str(tmp_path / "rows.csv"), "--sizing", "probation")
+    assert done.exit_code == 1
+    assert "2 of 2 rows ended as expected." in done.stdout
+    assert "line 3, the VIX is not known: not judged, `now` must be a time with its offset" in done.stderr
+    assert "1 of 3 rows could not be judged." in done.stderr
+    assert "note: columns that a replay does not know are ignored: mood." in done.stderr
+    assert done.stderr.count("each row is judged alone") == 1
+    lines = run("replay", str(tmp_path / "rows.csv"), "--json")
+    assert (lines.exit_code, [json.loads(line)["matches"] for line in lines.stdout.splitlines()]) == (1, [True, True])
+
+
 def test_a_replay_with_lists_of_ones_own_screens_with_them(run: Run, tmp_path: Path) -> None:
     done = run("replay", str(REPLAYS / "market.csv"), "--lists", str(tmp_path))
     assert done.exit_code == 1

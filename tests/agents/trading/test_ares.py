@@ -1,6 +1,8 @@
 """Ares: how a bracket is priced, how many shares it is for, and which way a signal points."""
 
+import math
 from datetime import timedelta
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -9,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.brokers.broker import Order
-from agents.trading.ares import Ares, AresConfig, OrderPlan, average_true_range, order_identity, to_tick, whole_shares
+from agents.trading.ares import (
+    Ares,
+    AresConfig,
+    OrderPlan,
+    average_true_range,
+    order_identity,
+    to_tick,
+    to_tick_above,
+    whole_shares,
+)
 from agents.trading.direction import is_negative
 from agents.trading.market_data import Bar
 from core.clock import FixedClock
@@ -152,6 +163,23 @@ def test_a_price_for_which_no_bracket_fits_is_refused(price: float) -> None:
 
 def test_prices_are_rounded_to_what_exchanges_quote() -> None:
     assert (to_tick(12.3456), to_tick(0.123456), to_tick(1.0)) == (12.35, 0.1235, 1.0)
+
+
+@given(price=st.decimals("0.0001", "99999", places=6))
+def test_a_limit_is_the_lowest_tick_that_is_not_below_the_price(price: Decimal) -> None:
+    tick = Decimal("0.01") if price >= 1 else Decimal("0.0001")
+    assert to_tick_above(float(price)) == float(math.ceil(price / tick) * tick)
+
+
+@pytest.mark.parametrize("price", [1.0, 9.99, 100.01, 0.29, 0.0003, 1e15, 1e300])
+def test_a_price_that_is_quoted_is_its_own_limit(price: float) -> None:
+    assert to_tick_above(price) == price
+
+
+def test_a_price_between_two_ticks_is_met_at_itself_and_counts_the_shares() -> None:
+    order = plan(ares({"AAA": 100.004}), size=0.01, equity=10_000.4)
+    assert (order.qty, order.limit_price) == (1.0, 100.01)
+    assert refusal(ares({"AAA": 100.004}), size=0.01, equity=10_000.3) is BindingConstraint.SIZE_BELOW_ONE_SHARE
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from agents.trading.watchdog import Watchdog, WatchdogConfig
 from core.clock import FixedClock
 from core.settings import Settings
 from core.store.opening import Store, open_store
-from core.store.trading_records import MilestoneStage
+from core.store.trading_records import HitRate, MilestoneStage
 from core.types import AgentHealth, BindingConstraint, PipelineStatus, RawSignal, Side, Stage
 from tests.agents.trading.desk import CASH, NOW, Desk, Prices, bad_news, build_desk, signal
+from tests.agents.trading.sized import hit_rate
 from tests.conftest import Server
 
 
@@ -223,6 +224,27 @@ def test_an_unknown_price_of_what_is_held_makes_the_equity_unknown_and_stops_new
     assert desk.pipeline.tick().equity == CASH + 5.0
     (trace,) = desk.pipeline.run([signal("BBB")])
     assert trace.status is PipelineStatus.SUBMITTED
+
+
+@pytest.mark.parametrize(
+    ("record", "while_known", "while_unknown"),
+    [
+        (hit_rate(10, 0.5), (Stage.PYTHIA, BindingConstraint.TIER_BLOCKED), (Stage.LIMITS, BindingConstraint.UNKNOWN_EQUITY)),
+        (hit_rate(10, 0.0), *[(Stage.PYTHIA, BindingConstraint.CONFIDENCE_BELOW_FLOOR)] * 2),
+    ],
+)
+def test_an_unknown_equity_is_not_taken_for_the_smallest_stage(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, record: HitRate, while_known: object, while_unknown: object
+) -> None:
+    """Which tiers are admitted depends on the equity; that a record is below the floor does not."""
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    monkeypatch.setattr(desk.pipeline.trade_log, "find_hit_rate", lambda key: record)
+    assert only(desk, signal("BBB")) == while_known
+    del desk.prices.last["AAA"]
+    desk.pipeline.tick()
+    assert only(desk, signal("BBB")) == while_unknown
 
 
 def test_a_price_in_another_currency_buys_nothing(desk: Desk) -> None:

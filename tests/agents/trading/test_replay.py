@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from agents.trading.context import TradingConfig
 from agents.trading.milestones import MilestonesConfig, StageRules
 from agents.trading.replay import Judged, ReplayRules, confusion, replay
-from agents.trading.replay_rows import COLUMNS, ReplayRow, read_replay
+from agents.trading.replay_rows import COLUMNS, ReplayRow, parse_replay, read_replay
 from agents.trading.sanctions import SanctionsFiles, fictitious_files
 from agents.trading.sizing import FixedSizing, KellySizing
 from core.errors import DataError, MissingDataError
@@ -33,7 +35,6 @@ NEEDS_A_BOOK = {
     BindingConstraint.HALTED,
     BindingConstraint.BROKER_UNAVAILABLE,
     BindingConstraint.MUTED_PATTERN,
-    BindingConstraint.COLD_START_LOW_CONFIDENCE,  # an account without trades explores
 }
 NEEDS_A_MODEL = {BindingConstraint.LLM_UNAVAILABLE, BindingConstraint.LLM_REJECTED, BindingConstraint.REASONING_QUALITY}
 
@@ -108,6 +109,34 @@ def test_nothing_of_a_replay_stays(rehearsal: Rehearsal, judged: dict[tuple[str,
         assert {name: store.trading.gateway.select(name) for name in tables} == {name: [] for name in tables}
 
 
+def test_a_price_between_two_cents_buys_by_itself_and_is_met_at_itself(judged: dict[tuple[str, str], Judged]) -> None:
+    order = judged["sizes", "a price between two cents"].order
+    assert order is not None
+    # 500 at 187.4534 is 2.67 shares; a limit of 187.45 would be below the last price.
+    assert (order.qty, order.limit_price, order.stop_loss_price, order.take_profit_price) == (2.0, 187.46, 181.83, 198.7)
+    narrow = judged["sizes", "the stake is the price to a hundredth of a cent"]
+    assert narrow.order is not None
+    assert (narrow.order.qty, narrow.order.limit_price) == (1.0, 10.0)
+
+
+def test_the_trades_of_other_contexts_end_exploration_and_are_no_record(judged: dict[tuple[str, str], Judged]) -> None:
+    explored, cold = (
+        judged["sizes", f"{n} trades of other contexts {rest}"]
+        for n, rest in (("nineteen", "leave a seed account to explore"), ("twenty", "where two tiers are admitted"))
+    )
+    assert (explored.trace.confidence, cold.trace.confidence) == (0.72, 0.55)
+
+
+def test_all_that_cut_a_size_may_be_expected_and_the_trace_names_the_first(judged: dict[tuple[str, str], Judged]) -> None:
+    seed = judged["sizes", "a seed account is cut by its trainees as much as by its stage"]
+    assert seed.constraint is BindingConstraint.GLOBAL_CAP
+    assert seed.to_dict()["binding"] == ["global_cap", "seniority_cap"]
+    assert judged["sizes", "an empire is cut by its trainees"].binding == (BindingConstraint.SENIORITY_CAP,)
+    assert judged["sizes", "a record below the floor"].binding == (BindingConstraint.CONFIDENCE_BELOW_FLOOR,)
+    other = dataclasses.replace(seed.row, expected_constraint=BindingConstraint.BUDGET)
+    assert not dataclasses.replace(seed, row=other).matches
+
+
 # A changed default shows
 
 
@@ -153,6 +182,7 @@ CHANGES: dict[str, tuple[Any, tuple[str, str]]] = {
     "pythia.floor": (0.4501, ("sizes", "a record at the floor")),
     "pythia.tier_1_from": (0.701, ("sizes", "a seed account and a record of tier 1")),
     "pythia.tier_2_from": (0.57, ("sizes", "a record of tier 2 at its lower end")),
+    "pythia.cold_confidence": (0.71, ("sizes", "twenty trades of other contexts end what a seed account explores")),
     "pythia.cold_size": (0.021, EXPLORED),
     "pythia.exploration_confidence": (0.63, EXPLORED),
     "pythia.exploration_confidence_tier_1": (0.73, ("sizes", "a seed account explores as tier 1")),
@@ -183,7 +213,6 @@ NOT_IN_A_ROW = {
         "limits.seniority.clearances",
     ),
     "of decisions before": ("icarus.mute_days", "icarus.mute_min_seen", "icarus.mute_min_days", "icarus.mute_rejected"),
-    "of a record that an exploring account does not need": ("pythia.cold_confidence",),
     "of time, or of how often something is asked": (
         "icarus.batch",
         "icarus.map_age",
@@ -269,10 +298,12 @@ def write(path: Path, *rows: dict[str, str], columns: tuple[str, ...] = COLUMNS)
         ({"now": "2024-03-04T15:30:00"}, "`now` must be a time with its offset"),
         ({"now": "today"}, "`now` must be a time with its offset"),
         ({"vix": "high"}, "`vix` must be a number or empty"),
-        ({"price": "nan"}, "`price` must be a number or empty"),
-        ({"equity": "-5"}, "`ReplayRow.equity`"),
-        ({"equity": "0"}, "`ReplayRow.equity`"),
+        ({"now": "0001-01-01T00:00:00+05:00"}, "of the years 1900 to 2200"),
+        ({"equity": "plenty"}, "`equity` must be a number or empty"),
         ({"hit_rate": "1.2", "closed_trades": "5"}, "`ReplayRow.hit_rate`"),
+        ({"hit_rate": "inf", "closed_trades": "5"}, "`ReplayRow.hit_rate`"),
+        ({"closed_trades": "many"}, "`closed_trades` must be a number or empty"),
+        ({"closed_trades": "inf"}, "`closed_trades` must be a whole number"),
         ({"closed_trades": "2.5"}, "`closed_trades` must be a whole number"),
         ({"closed_trades": "-1"}, "`ReplayRow.closed_trades`"),
         ({"closed_trades": "1000000"}, "at most 10000"),
@@ -280,12 +311,97 @@ def write(path: Path, *rows: dict[str, str], columns: tuple[str, ...] = COLUMNS)
         ({"expected_constraint": "mood"}, "`expected_constraint` must be empty or one of"),
     ],
 )
-def test_a_world_that_cannot_be_is_refused_by_line(changes: dict[str, str], said: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.csv", cells(), cells(signal_id="second", **changes))
+def test_a_world_that_cannot_be_costs_its_own_row_alone(changes: dict[str, str], said: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", cells(), cells(signal_id="second", **changes), cells(signal_id="third"))
+    found = parse_replay(path)
+    assert [row.signal["signal_id"] for row in found.rows] == ["an ordinary signal", "third"]
+    (unread,) = found.unread
+    assert (unread.line, unread.signal_id) == (3, "second")
+    assert said in unread.problem
+    assert "\n" not in unread.problem
     with pytest.raises(DataError, match="line 3") as refused:
         read_replay(path)
     assert said in str(refused.value)
-    assert "\n" not in str(refused.value)
+
+
+EMPTY = ("", " ", "nan", "NaN", "None", "null", "<NA>", "N/A", "-")
+
+
+@pytest.mark.parametrize("nothing", EMPTY)
+def test_whatever_tables_write_for_nothing_is_an_empty_cell(nothing: str, tmp_path: Path) -> None:
+    names = ("vix", "sp500_1m_return", "price", "equity", "hit_rate", "closed_trades", "expected_constraint")
+    path = write(tmp_path / "rows.csv", cells(**dict.fromkeys(names, nothing)))
+    (row,) = read_replay(path)
+    assert [getattr(row, name) for name in names] == [None, None, None, None, None, 0, None]
+
+
+def test_what_is_not_finite_is_no_data(tmp_path: Path) -> None:
+    names = ("vix", "sp500_1m_return", "price", "equity")
+    (row,) = read_replay(write(tmp_path / "rows.csv", cells(**dict.fromkeys(names, "-inf"))))
+    assert [getattr(row, name) for name in names] == [None] * 4
+
+
+def test_nothing_that_a_table_writes_into_a_text_is_text_and_a_ticker_is_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", cells(supplier="nan", summary="None", tickers="<NA>"), cells(tickers="NA"))
+    empty, named = read_replay(path)
+    assert (empty.signal["supplier"], empty.signal["summary"], empty.tickers) == ("", "", ())
+    assert named.tickers == ("NA",)
+
+
+def test_a_file_that_pandas_wrote_is_read(tmp_path: Path) -> None:
+    now = pd.to_datetime(["2024-03-04T15:30Z", "2024-03-05T16:30Z"])
+    frame = pd.DataFrame([cells(), cells(signal_id="second")]).assign(
+        now=now, hit_rate=[0.75, np.nan], closed_trades=[12, None], equity=[np.nan, 50_000.0], supplier=[None, "Somebody"]
+    )
+    frame.to_csv(tmp_path / "rows.csv")
+    found = parse_replay(tmp_path / "rows.csv")
+    assert [(row.now, row.hit_rate, row.closed_trades, row.equity) for row in found.rows] == [
+        (now[0], 0.75, 12, None),
+        (now[1], None, 0, 50_000.0),
+    ]
+    assert [row.signal["supplier"] for row in found.rows] == ["", "Somebody"]
+    assert found.notes == ("columns that a replay does not know are ignored: (without a name)",)
+
+
+def test_columns_come_in_any_order_with_others_among_them_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.csv", cells(), cells(signal_id="second", headline='AAPL, "the" maker'))
+    with (tmp_path / "odd.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, ["mood", *reversed(COLUMNS)], quoting=csv.QUOTE_ALL, restval="good")
+        writer.writeheader()
+        file.write("\r\n")
+        writer.writerow(cells())
+        writer.writerow(dict.fromkeys(["mood", *COLUMNS], ""))
+        writer.writerow(cells(signal_id="second", headline='AAPL, "the" maker'))
+        file.write("\r\n , ,\r\n\r\n")
+    odd = parse_replay(tmp_path / "odd.csv")
+    assert [dataclasses.replace(row, line=0) for row in odd.rows] == [
+        dataclasses.replace(row, line=0) for row in read_replay(plain)
+    ]
+    assert [row.line for row in odd.rows] == [3, 5]
+    assert (odd.unread, odd.notes) == ((), ("columns that a replay does not know are ignored: mood",))
+
+
+def test_a_quote_within_a_cell_is_no_harm_and_one_that_never_ends_costs_its_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", cells())
+    line = path.read_text().splitlines()[1]
+    quoted, endless = (line.replace(cells()["headline"], text) for text in ('"Apple" signs 2" pipes', '"Apple signs'))
+    path.write_text(f"{path.read_text()}{quoted}\n{endless}\n{line}\n")
+    found = parse_replay(path)
+    assert [row.signal["headline"] for row in found.rows] == [cells()["headline"], 'Apple signs 2" pipes']
+    assert ["`ReplayRow.expected_stage`" in one.problem for one in found.unread] == [True]
+
+
+def test_an_end_is_read_without_regard_to_capitals_and_spaces(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", cells(expected_stage=" Filled ", expected_constraint=" SENIORITY_CAP"))
+    (row,) = read_replay(path)
+    assert (row.expected_stage, row.expected_constraint) == ("filled", BindingConstraint.SENIORITY_CAP)
+
+
+def test_rows_may_share_an_identity_which_is_said_once(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    rows = (cells(), cells(price="1000"), cells(), cells(signal_id="b"), cells(signal_id="b"))
+    found = parse_replay(write(tmp_path / "rows.csv", *rows))
+    assert found.notes == ("several rows have the signal_id 'an ordinary signal' and 1 more; each row is judged alone",)
+    assert [one.stage for one in replay(found.rows, rehearsal)] == ["filled", "ares", "filled", "filled", "filled"]
 
 
 def test_a_file_that_is_no_replay_is_refused(tmp_path: Path) -> None:
@@ -293,17 +409,24 @@ def test_a_file_that_is_no_replay_is_refused(tmp_path: Path) -> None:
         read_replay(tmp_path / "nothing.csv")
     with pytest.raises(DataError, match="missing: vix"):
         read_replay(write(tmp_path / "a.csv", cells(), columns=tuple(name for name in COLUMNS if name != "vix")))
-    with pytest.raises(DataError, match="unknown: mood"):
-        read_replay(write(tmp_path / "b.csv", cells(mood="good"), columns=(*COLUMNS, "mood")))
-    with pytest.raises(DataError, match="line 3: the signal_id 'an ordinary signal' is that of line 2"):
-        read_replay(write(tmp_path / "c.csv", cells(), cells()))
+    (tmp_path / "b.csv").write_text(",".join([*COLUMNS, "vix"]) + "\n")
+    with pytest.raises(DataError, match="twice: vix"):
+        read_replay(tmp_path / "b.csv")
+    endless = write(tmp_path / "c.csv", cells(), cells(summary="on and on " * 20_000))
+    with pytest.raises(DataError, match="cannot be read as CSV after line 2"):
+        read_replay(endless)
     (tmp_path / "d.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
         read_replay(tmp_path / "d.csv")
     ragged = write(tmp_path / "e.csv", cells())
-    ragged.write_text(ragged.read_text() + "one,two\n")
-    with pytest.raises(DataError, match="it must have 17 cells"):
-        read_replay(ragged)
+    line = ragged.read_text().splitlines()[1]
+    ragged.write_text(ragged.read_text() + f"one,two\n{line},more\n{line},,\n{line.rpartition(',')[0]}\n")
+    found = parse_replay(ragged)
+    assert [(one.line, one.problem.partition(", as")[0]) for one in found.unread] == [
+        (3, "`now` must be a time with its offset"),
+        (4, "it must not have more cells than there are columns; quote a cell that holds a comma."),
+    ]
+    assert [row.expected_constraint for row in found.rows] == [BindingConstraint.SENIORITY_CAP] * 2 + [None]
     with pytest.raises(DataError, match="cannot be read"):
         read_replay(tmp_path)
     assert read_replay(write(tmp_path / "f.csv")) == []

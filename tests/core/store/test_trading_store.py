@@ -695,7 +695,8 @@ def test_a_month_is_measured_from_the_end_of_the_month_before_in_utc(store: Trad
 
 def test_kills_are_counted_by_stage_and_constraint_among_all_decisions(store: TradingStore) -> None:
     ids = [save(store, number) for number in range(5)]
-    store.save_decision_trace(trace(ids[0]))
+    cut = BindingConstraint.SENIORITY_CAP  # what cut the size of an order has killed nothing
+    store.save_decision_trace(trace(ids[0], binding_constraint=cut))
     store.save_decision_trace(killed(ids[1], Stage.LIMITS, BindingConstraint.COOLDOWN))
     store.save_decision_trace(killed(ids[2], Stage.LIMITS, BindingConstraint.COOLDOWN, decided_at=at(60)))
     store.save_decision_trace(killed(ids[3], Stage.LIMITS, BindingConstraint.TICKER_CAP, decided_at=at(60)))
