@@ -20,6 +20,7 @@ from agents.trading.gates import Gates, build_gates
 from agents.trading.market_data import SECTOR_FUNDS, SP500, VIX, Bar, Quote
 from agents.trading.pipeline import build_pipeline
 from agents.trading.pythia import Pythia
+from agents.trading.reading import read_signal
 from agents.trading.replay_rows import FILLED, ReplayRow
 from agents.trading.sanctions import FictitiousLists, ListSource
 from agents.trading.sizing import RampSizing, Sizing
@@ -33,7 +34,6 @@ from core.types import (
     BindingConstraint,
     DecisionTrace,
     PipelineStatus,
-    SignalCategory,
     context_key,
 )
 
@@ -255,10 +255,13 @@ def _judge(row: ReplayRow, store: Store, clock: _RowClock, lists: ListSource, ru
 def _preload(row: ReplayRow, store: Store, gates: Gates) -> None:
     """Write down the closed trades that give the row's context its record; a context nobody can name has none."""
     macro = gates.artemis.context()
-    category = row.signal["category"]
-    if macro.vix_band is None or category not in list(SignalCategory):
+    try:
+        category = read_signal(_as_json(row)).category
+    except DataError:
         return
-    key = context_key(SignalCategory(category), macro.regime, macro.vix_band)
+    if macro.vix_band is None:
+        return
+    key = context_key(category, macro.regime, macro.vix_band)
     closed_at = row.now - timedelta(days=30)
     trades = []
     for number in range(row.closed_trades):
