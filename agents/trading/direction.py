@@ -29,10 +29,14 @@ _TROUBLE = _any_of(
     """,
     _STRIKE,
 )
+_BURDEN = _any_of("ban bans curb curbs embargo* freeze grounding lockdown* restriction* sanctions suspension* tariff*")
 # That it ends is the news ...
+_AND_SO_ON = r"(?: (?!and\b|as\b|hits?\b|while\b)\w+)"
 _OVER = (
-    rf"\b(?:eas(?:es?|ed|ing)|lift(?:s|ed)?|resolv(?:es?|ed))(?: \w+){{0,2}} (?:{_TROUBLE}|policy|rules)\b"
-    rf"|{_TROUBLE}(?: \w+){{0,6}} (?:eas(?:es?|ed|ing)|lifted|resolved)\b"
+    rf"\b(?:eas(?:es?|ed|ing)|resolv(?:es?|ed)){_AND_SO_ON}{{0,2}} (?:{_TROUBLE}|policy|rules)\b"
+    rf"|\blift(?:s|ed)?{_AND_SO_ON}{{0,2}} {_BURDEN}"
+    rf"|{_TROUBLE}{_AND_SO_ON}{{0,4}} (?:eas(?:es?|ed|ing)|resolved)\b"
+    rf"|{_BURDEN}{_AND_SO_ON}{{0,6}} lifted(?! (?!after\b|as\b|at\b|by\b|for\b|in\b|on\b)\w)"
 )
 # ... or it is what the news comes after.
 _BEHIND = rf"\b(?:after|following|from)(?: [\w-]+){{0,2}} {_TROUBLE}"
@@ -41,8 +45,8 @@ _FORGIVEN = re.compile(f"{_OVER}|{_BEHIND}")
 _RESOLVED = re.compile(
     _any_of(
         """
-        approve approves approved approval approvals clear clears cleared clearance recover recovers recovered reopen reopens
-        reopened resolves resolved restart restarts restarted restore restores restored resume resumes resumed
+        approval approvals approve approved approves clear clearance cleared clears recover recovered recovers reopen reopened
+        reopens resolved resolves restart restarted restarts restore restored restores resume resumed resumes
         """,
         _OVER,
     )
@@ -52,15 +56,17 @@ _UNDONE = re.compile(
     r"\?|n't\b|\bno\b(?!\W*\d)|"
     + _any_of(
         """
-        abandon* blocks blocked blocking cancel* cannot collaps* delayed denial denied denies deny exclud* expir* fail* halted
-        halting halts lack lacks lapse* neither never nor not nothing objected objection* objects oppos* oust* overturn* postpon*
-        refus* reject* remov* rescind* revers* revok* scrap scraps scrapped setback* shelve* stalled stalling stalls suspend*
-        terminat* threat* unable unlikely unsuccessful* vetoed vetoes withdr*
+        abandon* blocked blocking blocks cancel* cannot collaps* delayed denial denied denies deny exclud* expir* fail* halted
+        halting halts lack lacks lapse* neither never nor not nothing objected objection* objects oppos* oust* overturn*
+        postpon* refus* reject* remov* rescind* revers* revok* scrap scrapped scraps setback* shelve* stalled stalling stalls
+        suspend* terminat* threat* unable unlikely unsuccessful* vetoed vetoes withdr*
         """,
         r"(?:could|may|might|to|will) block",
         r"(?:back|walk|pull)(?:s|ed)? (?:away|out)",
         r"pull(?:s|ed)? (?:bid|deal|forecast|guidance|outlook)",
-        r"call(?:s|ed) off",
+        r"call(?:s|ed)? off",
+        r"(?:court|doj|eu|ftc|regulators?|watchdog) challenge[sd]?",
+        r"(?:threw|throws|thrown) out",
         r"ends?(?: \w+){0,2} (?:agreement|alliance|contract|deal|merger|partnership|talks|venture)",
         r"rivals? (?:beats?|gains?|snags?|takes?|wins?)",
     )
@@ -69,26 +75,27 @@ _BAD = re.compile(
     # A figure goes the wrong way.
     _any_of(
         """
-        below crater* cut cuts declin* decreas* deteriorat* dip dips dipped disappoint* dive dives down downgrad* downturn* drop
-        drops dropped dropping erod* fallen falling falls fell flat halved halves headwind* hurt* impair* lackluster less lose
-        loses losing loss losses lost lower* miss missed misses missing negative nosediv* plummet* plung* sank selloff shortfall*
-        shrank shrink* sink* slash* slid slide* slip slips slipped slow slowdown slowed slower slowing slows sluggish slump*
-        soften* squeez* tanked trim trimmed trims tumbl* underperform* undershoot* underwhelm* warn warned warning* warns weak*
-        worse* worst
+        below crater* cut cuts declin* decreas* deteriorat* dip dipped dips disappoint* dive dives down downgrad* downturn*
+        drop dropped dropping drops erod* fade fades fading fallen falling falls fell flat halved halves headwind* hurt*
+        impair* lackluster less lose loses losing loss losses lost lower* miss missed misses missing negative nosediv* plummet*
+        plung* sank selloff shortfall* shrank shrink* sink* slash* slid slide* slip slipped slips slow slowdown slowed slower
+        slowing slows sluggish slump* soften* squeez* stagnat* tanked trim trimmed trims tumbl* underperform* undershoot*
+        underwhelm* warn warned warning* warns weak* worse* worst
         """,
         r"(?<!this )(?<!next )(?<!in the )fall",
         r"(?:hit by|poor(?!')|sell-off|short of|write-?(?:down|off)s?|writ(?:es|ten|ing) (?:down|off))",
+        r"margins? (?:contract|narrow)(?:s|ed)?",
         r"reduc(?:es?|ed|ing)(?: \w+){0,2} (?:dividend|forecast|guidance|outlook|output|stake|target|workforce)",
     )
     # Something happens that nobody wants.
     + "|"
     + _any_of(
         """
-        banned bankrupt* breach* bribe* closure* complaint* concern* contaminat* convict* crash* death* defaulted defaults defect*
-        delist* dies dilut* disrupted disrupts doubt* fear* fined fines fired fraud* guilty hacked hackers indict* injur* insolven*
-        investigat* killed layoff* liquidat* litigation mislead* misstat* penalt* probed quit quits recalled resign* restat*
-        scandal* scrutin* shut shuts shuttered shutting stolen struggl* sue sued sues suing theft trouble* turmoil uncertain*
-        violat* worries worry
+        bailout* bankrupt* banned breach* bribe* closure* complaint* concern* contaminat* convict* crash* death* defaulted
+        defaults defect* delist* dies dilut* disrupted disrupts doubt* fear* fined fines fired fraud* guilty hacked hackers
+        indict* injur* insolven* investigat* killed layoff* liquidat* litigation mislead* misstat* penalt* probed quit quits
+        recalled resign* restat* scandal* scrutin* shut shuts shuttered shutting stolen struggl* sue sued sues suing theft
+        trouble* turmoil uncertain* violat* worries worry
         """,
         "fine(?![- ]?tun)",
         "lays off",
@@ -99,11 +106,12 @@ _BAD = re.compile(
 _OPEN = re.compile(
     _any_of(
         """
-        against ahead appeal* application* applied applies apply asks asked await* before begin* but challeng* chance* competitor*
-        cost costs could criti* despite due duties duty except expect* filed files generic* hearing* hope hoped hopes if levies
-        levy likely limits might must near nearing nears need* odds only partial* partly pending plan planned plans price prices
-        propos* protest* question* quota* request* require* reviewing reviews risk* rival* seek* some sought talks tax taxes
-        temporar* unless until urge* when whether will without would
+        against ahead appeal* application* applied applies apply asked asks await* before begin* bill breakup but challeng*
+        chance* competitor* cost costs could criti* despite due duties duty except expect* filed files generic* half hearing*
+        higher hike* hope hoped hopes if law levies levy likely limits might must near nearing nears need* odds only partial*
+        partly pending plan planned plans price prices propos* protest* question* quota* request* require* reviewing reviews
+        risk* rival* seek* some sought stricter talks tax taxes temporar* tighter tougher unless until urge* when whether will
+        without would
         """,
         r"(?<!in )may(?! \d)",
         r"clear(?:s|ed)? (?:the |a )?(?:path|way)",
@@ -130,8 +138,8 @@ def is_negative(signal: RawSignal) -> bool:
     Notes
     -----
     Whole words of the headline only, from fixed lists: transparent, and blind to irony and to what a list lacks. Good words
-    outweigh no bad one, and a question is negative. Trouble counts as good where the news is that it ends ("shortage eases"), and
-    for nothing where something resumes or recovers after it.
+    outweigh no bad one, and a question is negative. Trouble counts as good where the news is that it ends ("shortage eases"),
+    and for nothing where something resumes or recovers after it.
     """
     headline = unicodedata.normalize("NFKC", signal.headline).replace("’", "'").lower()
     resolved = _RESOLVED.search(headline) is not None

@@ -1,7 +1,7 @@
 """Routine filings: is a headline no more than that a form was filed by the calendar?
 
-Hides how forms are spelt. Promises that what is said beside the form is not lost: a headline that tells of anything else than who
-filed it, and for when, is news.
+Hides how forms are spelt. Promises that what is said beside the form is not lost: a headline that tells of anything else than
+who filed it, and for when, is news.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ _HEADING = re.compile(r"\s*[:(|]|\s+-|-\s")
 _FILED = re.compile(r"(?:files|filed|submits|submitted)", re.IGNORECASE)
 
 _FILING_WORDS = frozenset(
-    """
-    a amended amendment an and annual by commission december definitive edgar ended ending fiscal filed filing first for form fourth
-    full interim its june march materials of on period preliminary proxy quarter quarterly report reports sec second september
-    statement submitted the third with year
-    """.split()
-)
+    {
+        "a", "amended", "amendment", "an", "and", "annual", "by", "commission", "december", "definitive", "edgar", "ended",
+        "ending", "fiscal", "filed", "filing", "first", "for", "form", "fourth", "full", "interim", "its", "june", "march",
+        "materials", "of", "on", "period", "preliminary", "proxy", "quarter", "quarterly", "report", "reports", "sec",
+        "second", "september", "statement", "submitted", "the", "third", "with", "year",
+    }
+)  # fmt: skip
 """What is said of a filing without saying anything."""
 _NEWS_WORDS = frozenset(
-    """
-    admits after against as at cites confirms delayed delays discloses finds flags from in late misses missing over reveals says shows
-    to under warns
-    """.split()
-)
-"""With a capital letter too no part of a name."""
+    {
+        "admits", "after", "against", "as", "at", "cites", "confirms", "delayed", "delays", "discloses", "finds", "flags",
+        "from", "in", "late", "misses", "missing", "over", "reveals", "says", "shows", "to", "under", "warns",
+    }
+)  # fmt: skip
+"""What is no part of a name, though it has a capital letter."""
 
 
 class RoutineFilings:
@@ -60,9 +61,9 @@ class RoutineFilings:
 
         Notes
         -----
-        Three ways to write one are known: the kind as a heading ("10-K: Acme", "4 - Jane Doe", "DEF 14A (proxy statement)"), the
-        kind and a name ("Form 10-K filed by Acme"), and who filed what ("Acme files its 10-Q for June"). In the last two every
-        word must be of a name or of a filing, so that "10-K shows fraud" and "Acme files its 10-K late" are news.
+        Three ways to write one are known: the kind as a heading ("10-K: Acme", "4 - Jane Doe", "DEF 14A (proxy statement)"),
+        the kind and a name ("Form 10-K filed by Acme"), and who filed what ("Acme files its 10-Q for June"). In the last two
+        every word must be of a name or of a filing, so that "10-K shows fraud" and "Acme files its 10-K late" are news.
         """
         text = " ".join(unicodedata.normalize("NFKC", headline).translate(_DASHES).split())
         first = self._first.match(text)

@@ -35,6 +35,7 @@ GOOD_NEWS = {
         Supplier recovers from cyberattack
         Dispute with the dockworkers is resolved
         Shipments to Ford resume
+        TSMC resumes output after earthquake
     """,
     SignalCategory.MACRO_SHIFT: """
         Inflation eases
@@ -73,6 +74,9 @@ GOOD_NEWS = {
         Acme resumes production after fire
         Acme launches a fine-tuning service
         Acme upgraded to buy
+        Warner Bros signs a streaming deal
+        Block launches a payment card
+        Costco opens 30 stores
     """,
 }
 BAD_NEWS = {
@@ -125,6 +129,7 @@ BAD_NEWS = {
         Chip shortage lifts prices
         Production resumed? Not so fast
         Record shortage of chips
+        Fire hits plant as chip shortage eases
         Deliveries not restored until 2026
     """,
     SignalCategory.MACRO_SHIFT: """
@@ -141,6 +146,10 @@ BAD_NEWS = {
         Markets rally
         Recovery stalls
         Congress approves new tariffs
+        Oil surge lifts inflation
+        Tariffs lifted inflation
+        Strike hits ports as inflation eases
+        Senate approves bill on drug prices
     """,
     SignalCategory.EARNINGS_SURPRISE: """
         Acme's profit falls 30 percent
@@ -160,6 +169,8 @@ BAD_NEWS = {
         Impairment at Acme
         Profit halved at Acme
         Acme restates its results
+        Sales at Acme stagnate
+        Operating margin contracts at Acme
         Acme profit drops despite record revenue
     """,
     SignalCategory.POSITIVE_NEWS: """
@@ -182,6 +193,10 @@ BAD_NEWS = {
         FDA approval of Acme's patch is revoked
         Acme won’t buy Beta
         A fire at Acme
+        Court throws out Acme's merger with Beta
+        Acme and Beta call off their merger
+        FTC challenges Microsoft's Activision deal
+        Tesla recalls 2 million cars
     """,
     SignalCategory.NEUTRAL: """
         Acme files its 10-Q
