@@ -188,7 +188,7 @@ lacking = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(items=st.lists(anything | almost | lacking | st.builds(signal), max_size=4))
 def test_whatever_is_sent_in_each_gets_a_trace(store: Store, items: list[Any]) -> None:
     desk = build_desk(store)
