@@ -22,8 +22,25 @@ from uuid import UUID
 
 from core.errors import DataError
 
-_brief = reprlib.Repr()
+
+class Brief(reprlib.Repr):
+    """`repr` of a bounded length and depth, of whatever it is, which never raises where Python's own would."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Return the digits, unless there are more than Python writes."""
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return f"<a whole number of {x.bit_length()} bits>"
+
+
+_brief = Brief()
 _brief.maxstring = _brief.maxother = 80
+
+
+def brief(value: object) -> str:
+    """Return a value in short, for a text that says what came."""
+    return _brief.repr(value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,13 +98,14 @@ class Message:
             If a key is unknown or missing, or a value is not what its field must be.
         """
         if not isinstance(data, Mapping):
-            raise DataError(f"`{cls.__name__}` must be read from a mapping, was {_brief.repr(data)}.")
+            raise DataError(f"`{cls.__name__}` must be read from a mapping, was {brief(data)}.")
         codecs = _codecs(cls)
         for key in data:
             if key not in codecs:
-                close = difflib.get_close_matches(str(key), codecs, n=1)
+                named = key if isinstance(key, str) else brief(key)
+                close = difflib.get_close_matches(named, codecs, n=1)
                 hint = f"did you mean `{close[0]}`? " if close else ""
-                raise DataError(f"`{cls.__name__}` has no field `{key}`; {hint}Allowed: {', '.join(codecs)}.")
+                raise DataError(f"`{cls.__name__}` has no field `{named}`; {hint}Allowed: {', '.join(codecs)}.")
         for item in fields(cls):  # type: ignore[arg-type]
             if item.name not in data and item.default is MISSING and item.default_factory is MISSING:
                 raise DataError(f"`{cls.__name__}` needs the field `{item.name}`, which is not there.")
@@ -114,7 +132,7 @@ class _Mismatch(Exception):
         self.expected, self.value = expected, value
 
     def of(self, cls: type, name: str) -> DataError:
-        return DataError(f"`{cls.__name__}.{name}` must be {self.expected}, was {_brief.repr(self.value)}.")
+        return DataError(f"`{cls.__name__}.{name}` must be {self.expected}, was {brief(self.value)}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,9 +225,11 @@ def _instance(cls: type, *, encode: Callable[[Any], Any], decode: Callable[[Any]
 
 def _member(cls: type[enum.StrEnum], raw: Any) -> enum.StrEnum:
     try:
-        return cls(raw)
+        if isinstance(raw, str):  # else the enum would write all of it into its error
+            return cls(raw)
     except ValueError:
-        raise _Mismatch(f"one of {', '.join(cls)}", raw) from None
+        pass
+    raise _Mismatch(f"one of {', '.join(cls)}", raw)
 
 
 def _text(value: Any) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from agents.brokers.asking import Sent
 from agents.trading.ares import OrderPlan
 from agents.trading.limits import SizeDecision
+from agents.trading.reading import UntimedSignalError, read_signal
 from agents.trading.zeus import Verdict
 from core.errors import DataError
+from core.message import Brief
 from core.store.decisions import NewSignal, Screened
 from core.telemetry import current_trace_id
 from core.types import (
@@ -37,8 +39,11 @@ _SIGNAL_NAMES = uuid5(NAMESPACE_URL, "aqf:signal_id")
 _TRACE_NAMES = uuid5(NAMESPACE_URL, "aqf:trace_id")
 _MOST_RAW = 100_000
 _MOST_REASON = 2_000
-_CLOCK_SKEW = timedelta(seconds=60)
 _UNREADABLE = "(a signal that could not be read)"
+# What came is kept nearly whole: the fields of a signal, and what is in them.
+_whole = Brief()
+_whole.maxlevel, _whole.maxdict, _whole.maxlist = 3, 20, 20
+_whole.maxstring = _whole.maxother = 20_000
 
 SignalLike = RawSignal | Mapping[str, Any]
 """What a pipeline takes: a signal, or its fields as JSON has them, which are checked here."""
@@ -147,25 +152,21 @@ class Case:
 
 
 def open_case(item: object, now: datetime) -> Case:
-    """Open a case for whatever was sent in; what is no signal, or comes from the future, is refused at once.
+    """Open a case for whatever was sent in; what is no signal is refused at once.
 
     Parameters
     ----------
     item : RawSignal or mapping
-        A mapping holds the fields of a signal as JSON has them.
+        A mapping holds the fields of a signal as :func:`agents.trading.reading.read_signal` takes them.
     now : datetime
         UTC.
     """
     try:
-        signal = item if isinstance(item, RawSignal) else RawSignal.from_dict(item)  # type: ignore[arg-type]
+        signal = item if isinstance(item, RawSignal) else read_signal(item)  # type: ignore[arg-type]
         json.dumps(signal.to_dict(), ensure_ascii=False).encode()
     except (DataError, UnicodeEncodeError) as error:
         return _unreadable(item, error, now)
-    case = Case(given_id=signal.signal_id, signal=replace(signal, signal_id=_stored_id(signal.signal_id)))
-    if signal.published_at > now + _CLOCK_SKEW:
-        reason = f"it says it was published at {signal.published_at.isoformat()}, and it is {now.isoformat()}"
-        case.refuse(Refusal(stage=Stage.HERMES, constraint=BindingConstraint.STALE_SIGNAL, reason=reason))
-    return case
+    return Case(given_id=signal.signal_id, signal=replace(signal, signal_id=_stored_id(signal.signal_id)))
 
 
 def refuse_duplicate(case: Case) -> None:
@@ -184,8 +185,8 @@ def _stored_id(given: str) -> str:
 
 def _unreadable(item: object, error: Exception, now: datetime) -> Case:
     """Open a case under the identity that came, if one did, with what came kept as text."""
-    text = repr(dict(item) if isinstance(item, Mapping) else item).encode("utf-8", "replace").decode()
-    given = item.get("signal_id") if isinstance(item, Mapping) else getattr(item, "signal_id", None)
+    text = _whole.repr(dict(item) if isinstance(item, Mapping) else item).encode("utf-8", "replace").decode()
+    given = item.get("signal_id") if isinstance(item, Mapping) else item.signal_id if isinstance(item, RawSignal) else None
     named = isinstance(given, str) and bool(given.strip()) and "\0" not in given and _encodes(given)
     given_id = str(given) if named else str(uuid5(_SIGNAL_NAMES, text))
     signal = RawSignal(
@@ -197,8 +198,8 @@ def _unreadable(item: object, error: Exception, now: datetime) -> Case:
         severity=Severity.LOW,
         affected_tickers=(),
     )
-    about_time = "published_at" in str(error)
-    constraint = BindingConstraint.STALE_SIGNAL if about_time else BindingConstraint.OUT_OF_UNIVERSE
+    untimed = isinstance(error, UntimedSignalError)
+    constraint = BindingConstraint.STALE_SIGNAL if untimed else BindingConstraint.OUT_OF_UNIVERSE
     case = Case(given_id=given_id, signal=signal, raw_text=text.replace("\0", "?")[:_MOST_RAW])
     reason = f"it cannot be read: {error}".encode("utf-8", "replace").decode().replace("\0", "?")
     case.refuse(Refusal(stage=Stage.HERMES, constraint=constraint, reason=reason[:_MOST_REASON]))

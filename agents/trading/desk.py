@@ -1,15 +1,18 @@
 """Desk: the traders and everybody around them, in one process and on one thread.
 
 Hides in which order they work: news first, then a round of the pipeline, and the watchdog whenever it is due. Promises that
-only a round decides; what goes on between rounds, and while the exchange is closed, asks, listens and reports.
+only a round decides; what goes on between rounds, and while the exchange is closed, asks, listens and reports; and that each
+round tells what sources had and was not kept, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from agents.trading.feeds import Dropped
 from agents.trading.hermes import Harvest, source_health
 from agents.trading.pipeline import Pipeline
 from agents.trading.running import OpeningHours, Round, run_round, run_rounds
@@ -69,6 +72,8 @@ class Desk:
         self._check, self._tell = check, tell
         self._clock = pipeline.context.clock
         self._harvests: list[Harvest] = []
+        self._dropped: list[Dropped] = []
+        self._dropped_last: dict[str, frozenset[Dropped]] = {}
         self._collected_at: datetime | None = None
         self._looked_at: datetime | None = None
         pipeline.register(watchdog)
@@ -119,7 +124,7 @@ class Desk:
         )
 
     def round(self) -> Round:
-        """Take in news, bring the book up to date, and decide on all that waits.
+        """Take in news, bring the book up to date, decide on all that waits, and tell what was not kept since the last round.
 
         Raises
         ------
@@ -128,7 +133,8 @@ class Desk:
         """
         self._check()
         self._collect()
-        done = run_round(self.pipeline, self._worker)
+        done = replace(run_round(self.pipeline, self._worker), dropped=tuple(self._dropped))
+        self._dropped.clear()
         self._tell_of_broker()
         return done
 
@@ -156,11 +162,22 @@ class Desk:
     def _collect(self) -> None:
         self._collected_at = self._clock.now()
         self._harvests = [producer.collect() for producer in self._producers]
+        self._note_dropped([dropped for harvest in self._harvests for dropped in harvest.dropped])
         failures = [failure for harvest in self._harvests for failure in harvest.failures]
         for failure in failures:
             self._tell(f"{failure.source} cannot be read: {failure.reason}")
         for failure in () if self._upkeep is None else self._upkeep.run_due():
             self._tell(f"{failure.source} must wait: {failure.reason}")
+
+    def _note_dropped(self, found: Sequence[Dropped]) -> None:
+        """Keep for the next round what was not dropped before: a feed comes whole again when anything in it is new."""
+        by_source: dict[str, dict[Dropped, None]] = {}
+        for dropped in found:
+            by_source.setdefault(dropped.source, {})[dropped] = None
+        for source, now in by_source.items():
+            before = self._dropped_last.get(source, frozenset())
+            self._dropped += [dropped for dropped in now if dropped not in before]
+            self._dropped_last[source] = frozenset(now)
 
     def _tell_of_broker(self) -> None:
         synced = self.pipeline.housekeeping.synced

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from agents.trading.filings import RoutineFilings
 from agents.trading.tickers import PRIVATE_COMPANIES, TickerMap
 from core.clock import Clock
 from core.errors import ConfigurationError
@@ -53,7 +54,7 @@ class IcarusConfig:
     max_age : timedelta, default=168 hours
         An older signal is stale.
     routine_filings : tuple of str
-        Kinds of filings that come by the calendar; a headline that starts with one is refused.
+        Kinds of filings that come by the calendar; a headline that tells of no more than one is refused.
     universe : frozenset of str, optional
         Tickers that may be traded; every ticker when None.
     private_companies : tuple of str
@@ -75,9 +76,9 @@ class IcarusConfig:
     batch: int = 100
     max_age: timedelta = timedelta(hours=168)
     routine_filings: tuple[str, ...] = (
-        "10-K", "10-KT", "10-Q", "10-QT", "20-F", "40-F", "6-K", "11-K", "8-K/A", "10-K/A", "10-Q/A", "DEF 14A", "DEFA14A",
-        "DEFM14A", "PRE 14A", "ARS", "NT 10-K", "NT 10-Q", "3", "4", "5", "144", "S-8", "424B2", "424B3", "424B5", "FWP",
-        "13F-HR", "SC 13G", "SC 13G/A", "SCHEDULE 13G", "SCHEDULE 13G/A",
+        "10-K", "10-K405", "10-KSB", "10-KT", "10-Q", "10-QSB", "10-QT", "20-F", "40-F", "6-K", "11-K", "8-K/A", "DEF 14A",
+        "DEFA14A", "DEFM14A", "PRE 14A", "Proxy statement", "Definitive proxy statement", "Preliminary proxy statement", "ARS",
+        "NT 10-K", "NT 10-Q", "3", "4", "5", "144", "S-8", "424B2", "424B3", "424B5", "FWP", "13F-HR", "SC 13G", "SCHEDULE 13G",
     )  # fmt: skip
     universe: frozenset[str] | None = None
     private_companies: tuple[str, ...] = PRIVATE_COMPANIES
@@ -130,8 +131,7 @@ class Icarus:
 
     def __init__(self, store: TradingStore, config: IcarusConfig, clock: Clock) -> None:
         self._store, self._config, self._clock = store, config, clock
-        kinds = "|".join(map(re.escape, config.routine_filings))
-        self._routine = re.compile(rf"(?:form\s+)?({kinds})(?:\s*[-:–—]\s|\s*$)", re.IGNORECASE)
+        self._routine = RoutineFilings(config.routine_filings)
         self._map: tuple[datetime, TickerMap] | None = None
         self._memory: _Memory | None = None
 
@@ -156,9 +156,9 @@ class Icarus:
             return _refuse(BindingConstraint.STALE_SIGNAL, f"it is {hours:.1f} hours old, at most {most:g} are allowed.")
         if signal.category is SignalCategory.NEUTRAL:
             return _refuse(BindingConstraint.OUT_OF_UNIVERSE, "it is neutral.")
-        routine = self._routine.match(signal.headline)
+        routine = self._routine.find(signal.headline)
         if routine is not None:
-            return _refuse(BindingConstraint.OUT_OF_UNIVERSE, f"it is a routine filing: {routine[1]}.")
+            return _refuse(BindingConstraint.OUT_OF_UNIVERSE, f"it is a routine filing: {routine}.")
         pattern = pattern_of(signal)
         if pattern is not None and self._recall().is_muted(pattern, now.date()):
             return _refuse(BindingConstraint.MUTED_PATTERN, f"the pattern {pattern} was nearly always rejected of late.")

@@ -101,7 +101,7 @@ class Judging:
     def _speaks_against_holding(self, signal: RawSignal) -> bool:
         """Say whether a signal can do no more than close what is held."""
         symbol = next(iter(signal.affected_tickers), "")
-        return is_negative(signal) and self.argus.held.get(symbol, 0.0) > 0.0
+        return self.argus.held.get(symbol, 0.0) > 0.0 and is_negative(signal)
 
     def _is_only_muted(self, signal: RawSignal, refusal: Refusal) -> bool:
         """Say whether a signal against what is held is refused for no more than what became of entries like it."""

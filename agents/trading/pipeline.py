@@ -146,8 +146,8 @@ class Pipeline:
         Parameters
         ----------
         signals : iterable of RawSignal or mapping
-            A mapping holds the fields of a signal as JSON has them. What cannot be read, comes from the future or was decided
-            before is refused with a trace.
+            A mapping holds the fields of a signal as JSON has them. What cannot be read or was decided before is refused with a
+            trace.
 
         Returns
         -------
@@ -213,14 +213,16 @@ class Pipeline:
     # The stages
 
     def _take_in(self, batch: Batch) -> None:
-        live = batch.live
-        decided = self.log.find_decided([case.signal.signal_id for case in live])
-        for case in live:
-            if case.signal.signal_id in decided:
-                refuse_duplicate(case)
-                continue
+        decided = self.log.find_decided([case.signal.signal_id for case in batch.cases])
+        for case in batch.cases:
+            known = case.signal.signal_id in decided
             decided.add(case.signal.signal_id)
-            case.passed(Stage.HERMES)
+            if not case.is_live:
+                case.duplicate = known  # what cannot be read comes again as it is: its first trace stays what it was too
+            elif known:
+                refuse_duplicate(case)
+            else:
+                case.passed(Stage.HERMES)
 
     def _conclude(self, batch: Batch) -> None:
         """Write down what the batch has not written yet, in one transaction."""

@@ -35,7 +35,6 @@ from core.types import (
     BindingConstraint,
     DecisionTrace,
     PipelineStatus,
-    SignalCategory,
     context_key,
 )
 

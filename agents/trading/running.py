@@ -14,6 +14,7 @@ from typing import Protocol
 
 from agents.brokers.paper import PaperBroker
 from agents.trading.argus import Valuation
+from agents.trading.feeds import Dropped
 from agents.trading.market_data import Bar, MarketData
 from agents.trading.pipeline import Pipeline
 from core.clock import Clock
@@ -48,11 +49,14 @@ class Round:
     traces : tuple of DecisionTrace
     valuation : Valuation
         At its end.
+    dropped : tuple of Dropped
+        What the sources had since the last round and was not kept.
     """
 
     at: datetime
     traces: tuple[DecisionTrace, ...]
     valuation: Valuation
+    dropped: tuple[Dropped, ...] = ()
 
 
 def run_round(pipeline: Pipeline, worker: str) -> Round:

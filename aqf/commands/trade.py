@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,10 @@ from aqf.commands.trade_records import COMMANDS, end_of
 from aqf.commands.trade_replay import replay
 
 if TYPE_CHECKING:
+    from agents.trading.feeds import Dropped
     from agents.trading.running import Round
+
+_MOST_REASONS, _MOST_REASON, _MOST_KEYS, _MOST_KEY = 3, 240, 5, 60
 
 _rounds, _account, _news = option_of("Rounds"), option_of("Account and prices"), option_of("News")
 _rules, _people = option_of("Rules"), option_of("Who is told")
@@ -211,6 +215,10 @@ def _tell(done: Round, *, as_json: bool) -> None:
                     "drawdown": valuation.drawdown,
                     "unpriced": list(valuation.unpriced),
                     "traces": [trace.to_dict() for trace in done.traces],
+                    "dropped": [
+                        {"source": source, "reason": reason, "n": len(keys), "keys": keys[:_MOST_KEYS]}
+                        for (source, reason), keys in _group(done.dropped).items()
+                    ],
                 }
             )
         )
@@ -220,3 +228,33 @@ def _tell(done: Round, *, as_json: bool) -> None:
     click.echo(f"{done.at:%Y-%m-%d %H:%M} UTC: equity {worth}, {len(done.traces)} signals decided")
     for (stage, constraint), n in ends.most_common():
         click.echo(f"  {n:5d}  {stage}{f': {constraint}' if constraint else ''}")
+    for line in _dropped_lines(done.dropped):
+        click.echo(line)
+
+
+def _dropped_lines(dropped: Sequence[Dropped]) -> Iterator[str]:
+    """Tell source by source how much of it was not kept, and for the reasons that most of it has, why."""
+    groups = _group(dropped)
+    for source, n in Counter(one.source for one in dropped).items():
+        yield f"  {n:5d}  of {source} dropped:"
+        reasons = [(reason, keys) for (of, reason), keys in groups.items() if of == source]
+        reasons.sort(key=lambda found: -len(found[1]))
+        for reason, keys in reasons[:_MOST_REASONS]:
+            where = f"{_on_a_line(keys[0], _MOST_KEY)}: " if len(keys) == 1 else ""
+            yield f"         {len(keys):5d}  {where}{_on_a_line(reason, _MOST_REASON)}"
+        if left := sum(len(keys) for _, keys in reasons[_MOST_REASONS:]):
+            yield f"                and {left} more"
+
+
+def _group(dropped: Sequence[Dropped]) -> dict[tuple[str, str], list[str]]:
+    """Return the keys of what was dropped, by source and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in dropped:
+        groups.setdefault((one.source, one.reason), []).append(one.key)
+    return groups
+
+
+def _on_a_line(text: str, most: int) -> str:
+    """Return text of others without what could steer a terminal."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in text)
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"

@@ -89,6 +89,29 @@ def test_a_round_orders_and_the_next_tells_of_it(run: Run, prices: Path, news: P
     assert run("positions").stdout == "Nothing is held.\n"
 
 
+def test_what_is_not_kept_of_a_source_is_said_with_the_reasons(run: Run, prices: Path, news: Path) -> None:
+    at = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    rows = [f"plant {n} halts,{at},supply_chain,low,AAPL" for n in range(7)]
+    rows += [f"plant {n} halts,{at},gossip,high,AAPL" for n in (7, 8)]
+    rows += [f"A,{at},macro,dire,AAPL", f"B,{at},macro,high,", "C,yesterday,macro,high,AAPL"]
+    news.write_text(news.read_text() + "\n".join(rows) + "\n")
+    told = run("--once", "--data", str(prices), "--news", str(news), "--fictitious-lists").stdout
+    assert told.splitlines()[2:] == [
+        "     12  of news dropped:",
+        "             7  its urgency is low.",
+        "             2  `category` must be one of supply_chain, pricing, regulatory, earnings, layoffs, macro, acquisition, "
+        "funding, product, partnership, other, was 'gossip'.",
+        "             1  line 12: `urgency` must be one of low, medium, high, was 'dire'.",
+        "                and 2 more",
+    ]
+    news.write_text(news.read_text() + f"\x1b[2Jplant,{at},a\x1b[2J,high,AAPL\n")
+    told = run("--once", "--data", str(prices), "--news", str(news), "--fictitious-lists", "--json").stdout
+    dropped = {one["reason"]: one for one in json.loads(told)["dropped"]}
+    assert {one["source"] for one in dropped.values()} == {"news"}
+    assert (dropped["its urgency is low."]["n"], len(dropped["its urgency is low."]["keys"])) == (7, 5)
+    assert sum(one["n"] for one in dropped.values()) == 13
+
+
 def test_stale_packaged_prices_trade_nothing(run: Run, news: Path) -> None:
     done = run("--once", "--news", str(news), "--fictitious-lists")
     assert done.exit_code == 0, done.output

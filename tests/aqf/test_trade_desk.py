@@ -283,3 +283,11 @@ def test_the_doctor_names_the_channels_and_the_contact_and_no_secret(
     assert told["alerts"] == "log, webhook"
     assert told["contact"].startswith("AQF_CONTACT is not set")
     assert "hunter2" not in done.output
+
+
+def test_what_a_feed_says_of_what_is_dropped_cannot_steer_the_terminal(run: Run, prices: Path, site: Site) -> None:
+    site.pages[WIRE] = rss().replace(b"<guid>one</guid>", "<guid>one\x9b2J</guid>".encode()).replace(b" +0000", b"")
+    told = run("--once", "--data", str(prices), "--feed", f"wire={site.url}{WIRE}", "--fictitious-lists").stdout
+    assert "1  of wire dropped" in told
+    assert "1  one 2J: `published_at` must say" in told
+    assert "\x9b" not in told

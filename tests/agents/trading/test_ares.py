@@ -196,7 +196,7 @@ def test_rules_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     [
         (SignalCategory.POSITIVE_NEWS, "AAA signs a contract", False),
         (SignalCategory.POSITIVE_NEWS, "AAA loses a contract", True),
-        (SignalCategory.POSITIVE_NEWS, "AAA recall ends in record sales", False),
+        (SignalCategory.POSITIVE_NEWS, "AAA recall ends in record sales", True),
         (SignalCategory.EARNINGS_SURPRISE, "AAA reports its quarter", False),
         (SignalCategory.EARNINGS_SURPRISE, "AAA misses estimates", True),
         (SignalCategory.SUPPLIER_DISRUPTION, "A fire at AAA", True),

@@ -11,7 +11,7 @@ from agents.brokers.broker import Account
 from agents.trading.alerts import Alert, Alerts, AlertsConfig
 from agents.trading.apollo import Apollo, ApolloConfig
 from agents.trading.desk import Desk
-from agents.trading.feeds import EdgarFeed
+from agents.trading.feeds import Dropped, EdgarFeed
 from agents.trading.hermes import Harvest, SourceFailure
 from agents.trading.running import Round
 from agents.trading.sessions import ExchangeSessions
@@ -63,6 +63,7 @@ class Wire:
     store: Store
     symbols: list[str] = field(default_factory=list)
     failing: tuple[str, ...] = ()
+    dropping: tuple[str, ...] = ()
     n_read: int = 1
     asked: int = 0
 
@@ -73,7 +74,8 @@ class Wire:
             self.store.trading.save_signal(item, source="wire", source_key=item.signal_id)
         n_new, self.symbols = len(self.symbols), []
         failures = tuple(SourceFailure(source=name, reason="https://x.example/?key=hunter2 is down") for name in self.failing)
-        return Harvest(n_new=n_new, n_known=0, n_held=0, dropped=(), failures=failures, n_read=self.n_read)
+        dropped = tuple(Dropped(source="wire", key=key, reason="its urgency is low.") for key in self.dropping)
+        return Harvest(n_new=n_new, n_known=0, n_held=0, dropped=dropped, failures=failures, n_read=self.n_read)
 
 
 class Ears:
@@ -133,6 +135,18 @@ def test_a_round_decides_on_what_the_producers_just_brought(world: World) -> Non
     done = world.desk.round()
     assert [trace.symbol for trace in done.traces] == ["AAA", "BBB"]
     assert done.valuation.equity == CASH
+
+
+def test_a_round_tells_once_what_was_not_kept_since_the_last(world: World) -> None:
+    world.wire.dropping = ("one",)
+    assert [dropped.key for dropped in world.desk.round().dropped] == ["one"]
+    world.wire.dropping = ("one", "two")
+    world.pass_time(900)
+    world.wire.dropping = ()
+    world.pass_time(900)
+    world.wire.dropping = ("two", "three", "three")
+    assert [dropped.key for dropped in world.desk.round().dropped] == ["two", "three"]
+    assert world.desk.round().dropped == ()
 
 
 def test_a_desk_that_lost_its_store_to_another_does_not_even_read_the_news(store: Store) -> None:

@@ -150,10 +150,14 @@ def test_odd_signals_are_decided_like_others(desk: Desk, odd: dict[str, Any]) ->
     assert len(desk.rows("decision_traces")) == 2
 
 
-def test_a_signal_from_the_future_is_stale(desk: Desk) -> None:
-    (trace,) = desk.pipeline.run([signal(published_at=NOW + timedelta(minutes=2))])
-    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.HERMES, BindingConstraint.STALE_SIGNAL)
-    assert "2024-03-04T15:02" in str(trace.kill_reason)
+@pytest.mark.parametrize("ahead", [timedelta(microseconds=1), timedelta(seconds=60), timedelta(seconds=61), timedelta(days=1)])
+def test_a_signal_from_the_future_is_stale_to_icarus_however_far(store: Store, ahead: timedelta) -> None:
+    clock = FixedClock(NOW)
+    gates = build_gates(store.trading, Prices(clock), FictitiousLists(clock), clock)
+    desk = build_desk(store, gates=gates, clock=clock)
+    (trace,) = desk.pipeline.run([signal(published_at=NOW + ahead)])
+    assert (trace.killed_at_stage, trace.binding_constraint) == (Stage.ICARUS, BindingConstraint.STALE_SIGNAL)
+    assert "after now" in str(trace.kill_reason)
 
 
 def test_a_signal_is_decided_once_in_a_run_and_for_ever(desk: Desk) -> None:
