@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agents.trading.names import name_words
+from agents.trading.names import name_words, sound
 from benchmarks.sanctions_names import Case, Evaluation
 
 _STRANGE = ("Brakspear", "Wetherby", "Quillfeather", "Featherstone", "Pumblechook", "Vandersloot")
@@ -29,7 +29,7 @@ def build_namesakes(evaluation: Evaluation, *, n_each: int, seed: int) -> tuple[
     Notes
     -----
     A middle name is taken from other listed people, where no listed person has all three, or is one that nobody there has; an
-    initial is of no name of anybody there with that given and family name.
+    initial neither begins nor sounds like a name of anybody there with that given and family name.
     """
     rng = np.random.default_rng(seed)
     people = [listed.name.split() for listed in evaluation.names if listed.is_person and len(listed.name.split()) > 2]
@@ -45,8 +45,9 @@ def build_namesakes(evaluation: Evaluation, *, n_each: int, seed: int) -> tuple[
         middle = people[int(rng.integers(len(people)))][1]
         if holders[given] & holders[middle] & holders[family]:
             continue
-        taken = {word[0].upper() for at in holders[given] & holders[family] for word in people[at]}
-        initials = [letter for letter in _INITIALS if letter not in taken]
+        same = [word.lower() for at in holders[given] & holders[family] for word in people[at]]
+        taken = {letter for word in same for letter in (word[0], sound(word)[0])}
+        initials = [letter for letter in _INITIALS if taken.isdisjoint((letter.lower(), sound(letter.lower())))]
         name = f"{given} {middle} {family}"
         cases += [
             Case("person: another middle name", name, None),

@@ -108,7 +108,8 @@ def test_what_is_for_review_or_flagged_is_staked_less(
 ) -> None:
     one = judged["compliance", row]
     assert one.order is not None
-    assert (one.trace.position_pct, one.order.qty) == (pytest.approx(size), qty)
+    assert one.trace.position_pct == pytest.approx(size)
+    assert one.order.qty == qty
     assert noted in [outcome.note for outcome in one.trace.stages]
 
 

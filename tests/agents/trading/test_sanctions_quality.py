@@ -50,7 +50,7 @@ def test_what_is_missed_there_is_nearly_always_for_review(index: NameIndex, eval
 def test_namesakes_of_listed_names_are_not_refused(index: NameIndex, evaluation: Evaluation) -> None:
     refused = measure(index, build_namesakes(evaluation, n_each=200, seed=8)).false_alarms_by_kind
     assert len(refused) == 6
-    # In a short headline of many capitals nobody can tell where a name begins; some initials sound alike.
+    # In a short headline of many capitals nobody can tell where a name begins.
     assert max(refused.values()) <= 0.02
 
 
