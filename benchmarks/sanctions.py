@@ -1,8 +1,10 @@
 """Judge and time the sanctions matching: ``python -m benchmarks.sanctions [--json] [--failures N]``.
 
 Quality is measured on a stock of names, and with a seed, that the matching was not tuned on; the stock that it was tuned on is
-printed beside. A case counts as found from a score of 0.85 on, where Hades downgrades; those from 0.95 on are refused. Whoever
-wants to see what went wrong asks for failures. A timed screening is all that Hades does with one signal: supplier, headline and
+printed beside. The goals are for what Hades refuses, from a score of 0.95 on. What is only downgraded for review, from 0.85 on,
+is traded at a smaller size; recall and precision with it stand beside. Namesakes (the same given and family name with another
+middle name, a company with a word more) are told apart: none should be refused. Whoever wants to see what went wrong asks for
+failures, of refusing. A timed screening is all that Hades does with one signal: supplier, headline and
 summary against 30,000 listed names and the ESG terms, each signal with words that were not seen before; the best of ten rounds.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections import Counter
@@ -27,46 +30,58 @@ from agents.trading.name_index import NameIndex, NameMatch
 from agents.trading.sanctions import ListFormat, SanctionsList, ScreeningLists
 from benchmarks.backtest import cpu_model
 from benchmarks.sanctions_names import MEASURING, TUNING, Case, Evaluation, build_evaluation
+from benchmarks.sanctions_namesakes import build_namesakes
 from core.clock import FixedClock
 from core.types import RawSignal, Severity, SignalCategory
 
 NOW = datetime(2024, 3, 4, 15, 30, tzinfo=UTC)
+REFUSES, REVIEWS = HadesConfig().kill_score, HadesConfig().review_score
+N_NAMESAKES = 500
 LARGE, SMALL, N_CASES, N_TIMED, ROUNDS = 30_000, 5_000, 4_000, 2_000, 10
 GOALS = {"recall": 0.95, "precision": 0.95, "screening_ms": 1.0}
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How cases were answered; `failures` are those that were not answered as meant, with the answer."""
+    """How cases were answered at one score.
+
+    Parameters
+    ----------
+    recall, precision : float
+        Of the cases that mean a listed name the share that was found; of those that were found the share that means one, NaN
+        where none was found.
+    recall_by_kind, false_alarms_by_kind : dict of str to float
+        Share found, of the kinds that mean a listed name and of those that mean none.
+    failures : list of tuple of Case and NameMatch or None
+        Cases that were not answered as meant, with the nearest name.
+    """
 
     recall: float
     precision: float
     recall_by_kind: dict[str, float]
     false_alarms_by_kind: dict[str, float]
-    share_refused: float
     failures: list[tuple[Case, NameMatch | None]]
 
 
-def measure(index: NameIndex, cases: tuple[Case, ...]) -> Quality:
-    """Ask an index every case, and return how well it answered."""
-    asked, found, refused = Counter[str](), Counter[str](), 0
+def measure(index: NameIndex, cases: tuple[Case, ...], *, at_least: float = REFUSES) -> Quality:
+    """Ask an index every case, and return how well it answered with what scores enough, by default enough to be refused."""
+    asked, found = Counter[str](), Counter[str]()
     failures = []
     for case in cases:
         match = index.match_text(case.text) if case.is_text else index.match_name(case.text)
+        is_found = match is not None and match.score >= at_least
         asked[case.kind] += 1
-        found[case.kind] += match is not None
-        refused += match is not None and case.meant is not None and match.score >= HadesConfig().kill_score
-        if (match is None) != (case.meant is None):
+        found[case.kind] += is_found
+        if is_found == (case.meant is None):
             failures.append((case, match))
     meant = {case.kind for case in cases if case.meant is not None}
     true = sum(found[kind] for kind in meant)
     wanted = sum(asked[kind] for kind in meant)
     return Quality(
-        recall=true / wanted,
-        precision=true / found.total(),
+        recall=true / wanted if wanted else math.nan,
+        precision=true / found.total() if found.total() else math.nan,
         recall_by_kind={kind: found[kind] / asked[kind] for kind in sorted(meant)},
         false_alarms_by_kind={kind: found[kind] / asked[kind] for kind in sorted(set(asked) - meant)},
-        share_refused=refused / wanted,
         failures=failures,
     )
 
@@ -143,13 +158,19 @@ def run_benchmark() -> tuple[dict[str, Any], Quality]:
         f"measured_{SMALL}": build_evaluation(MEASURING, n_names=SMALL, n_cases=N_CASES),
         f"tuned_{LARGE}": build_evaluation(TUNING, n_names=LARGE, n_cases=N_CASES),
     }
-    qualities = {name: measure(NameIndex(item.names), item.cases) for name, item in judged.items()}
     figures: dict[str, Any] = {"names": LARGE, "cases": N_CASES}
-    for name, quality in qualities.items():
-        figures |= {f"{name}_recall": quality.recall, f"{name}_precision": quality.precision}
-        figures[f"{name}_refused"] = quality.share_refused
-    main = qualities[f"measured_{LARGE}"]
-    figures |= {"recall_by_kind": main.recall_by_kind, "false_alarms_by_kind": main.false_alarms_by_kind}
+    indexes = {name: NameIndex(item.names) for name, item in judged.items()}
+    for name, item in judged.items():
+        for what, at_least in (("refusing", REFUSES), ("review", REVIEWS)):
+            quality = measure(indexes[name], item.cases, at_least=at_least)
+            figures |= {f"{name}_{what}_recall": quality.recall, f"{name}_{what}_precision": quality.precision}
+    index = indexes[f"measured_{LARGE}"]
+    main, review = measure(index, large.cases), measure(index, large.cases, at_least=REVIEWS)
+    namesakes = build_namesakes(large, n_each=N_NAMESAKES, seed=MEASURING.seed)
+    figures |= {"refused_by_kind": main.recall_by_kind, "reviewed_by_kind": review.recall_by_kind}
+    figures |= {"false_refusals_by_kind": main.false_alarms_by_kind, "false_reviews_by_kind": review.false_alarms_by_kind}
+    figures["refused_namesakes_by_kind"] = measure(index, namesakes).false_alarms_by_kind
+    figures["reviewed_namesakes_by_kind"] = measure(index, namesakes, at_least=REVIEWS).false_alarms_by_kind
     figures |= time_screening(large)
     figures |= {"cpu": cpu_model(), "python": platform.python_version(), "rapidfuzz": version("rapidfuzz")}
     return figures, main
@@ -168,18 +189,23 @@ def main() -> None:
     for what, names in (("measured", LARGE), ("measured", SMALL), ("tuned", LARGE)):
         key = f"{what}_{names}"
         print(
-            f"{what} on {names:,} names: recall {figures[f'{key}_recall']:.4f}, precision {figures[f'{key}_precision']:.4f} "
-            f"(goals {GOALS['recall']}, {GOALS['precision']}); refused {figures[f'{key}_refused']:.2f}, else downgraded"
+            f"{what} on {names:,} names: refusing (from {REFUSES}): recall {figures[f'{key}_refusing_recall']:.4f}, "
+            f"precision {figures[f'{key}_refusing_precision']:.4f} (goals {GOALS['recall']}, {GOALS['precision']}); "
+            f"with review (from {REVIEWS}): {figures[f'{key}_review_recall']:.4f}, {figures[f'{key}_review_precision']:.4f}"
         )
     print(
         f"one screening against {LARGE:,} names: {figures['screening_ms']:.3f} ms (goal {GOALS['screening_ms']:g}), "
         f"of the processor {figures['screening_processor_ms']:.3f}, worst round {figures['screening_worst_round_ms']:.3f}; "
         f"index built in {figures['index_seconds']:.1f} s"
     )
-    for kind, share in quality.recall_by_kind.items():
-        print(f"  found        {share:7.3f}  {kind}")
-    for kind, share in quality.false_alarms_by_kind.items():
-        print(f"  false alarms {share:7.3f}  {kind}")
+    print(f"share of cases refused, and of those at least reviewed, on {LARGE:,} names:")
+    for title, refused, reviewed in (
+        ("listed", "refused_by_kind", "reviewed_by_kind"),
+        ("stranger", "false_refusals_by_kind", "false_reviews_by_kind"),
+        ("namesake", "refused_namesakes_by_kind", "reviewed_namesakes_by_kind"),
+    ):
+        for kind, share in figures[refused].items():
+            print(f"  {title:8}  {share:7.3f}  {figures[reviewed][kind]:7.3f}  {kind}")
     for case, match in quality.failures[: arguments.failures]:
         print(f"  {case.kind}: {case.text!r} -> {match and (match.listed.name, match.score)}")
     print(f"{figures['cpu']}, Python {figures['python']}, rapidfuzz {figures['rapidfuzz']}")

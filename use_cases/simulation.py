@@ -37,7 +37,6 @@ from core.store.trading_lock import trading_alone
 from core.store.trading_records import PerformanceStats
 from use_cases.base import StrategyUseCase
 from use_cases.expectation import compute_expectation
-from use_cases.sectors import SECTORS
 
 MIN_BARS = 21
 _A_BAR = timedelta(days=7)
@@ -201,7 +200,6 @@ def _open_desk(
         data=market,
         gates=build_gates(store.trading, market, FictitiousLists(clock), clock),
         clock=clock,
-        sectors=SECTORS,
         sessions=BarSessions(bars),
         config=config,
     )

@@ -17,6 +17,7 @@ from agents.trading.argus import ArgusConfig
 from agents.trading.artemis import ArtemisConfig
 from agents.trading.breaker import BreakerConfig
 from agents.trading.chat import Chat, ChatConfig, OpenAIChat, SpendingLog
+from agents.trading.companies import company_sectors
 from agents.trading.experience import ExperienceConfig
 from agents.trading.gates import Gates, build_gates
 from agents.trading.hades import HadesConfig
@@ -102,7 +103,7 @@ class TradingContext:
         The director's model; None is rule mode.
     sizing : Sizing
     sectors : mapping of str to str
-        Sector by symbol.
+        Sector by symbol; by default of the companies that ship.
     sessions : Sessions, optional
         When the exchange trades; entries end with the session.
     alerts : Alerting, optional
@@ -118,7 +119,7 @@ class TradingContext:
     clock: Clock = field(default_factory=SystemClock)
     chat: Chat | None = None
     sizing: Sizing = field(default_factory=RampSizing)
-    sectors: Mapping[str, str] = field(default_factory=dict)
+    sectors: Mapping[str, str] = field(default_factory=company_sectors)
     sessions: Sessions | None = None
     alerts: Alerting | None = None
     real_money_armed: bool = False

@@ -7,7 +7,7 @@ that one process alone has a desk open on a store.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,12 @@ from agents.trading.alerts import Alerts, AlertsConfig, configured_channels
 from agents.trading.apollo import Apollo, ApolloConfig
 from agents.trading.ares import AresConfig
 from agents.trading.broker_market import LayeredMarket
+from agents.trading.companies import company_sectors
 from agents.trading.context import TradingConfig, TradingContext, find_lists
 from agents.trading.desk import Desk, Producer
 from agents.trading.feeds import EDGAR_PATH, EdgarFeed, NewsFeed, Source
 from agents.trading.hermes import Hermes, HermesConfig
+from agents.trading.icarus import IcarusConfig
 from agents.trading.listings import SEC_LISTINGS_PATH, SEC_URL
 from agents.trading.market_data import MarketData
 from agents.trading.news_files import NewsFile
@@ -30,6 +32,7 @@ from agents.trading.pipeline import build_pipeline
 from agents.trading.sanctions import FictitiousLists, ListSource, SanctionsFiles
 from agents.trading.sessions import ExchangeSessions
 from agents.trading.sizing import build_sizing
+from agents.trading.universe import read_universe
 from agents.trading.upkeep import Filers, Upkeep
 from agents.trading.watchdog import Watchdog, WatchdogConfig
 from agents.trading.web import Web, WebConfig
@@ -70,6 +73,8 @@ class DeskOptions:
         How long an entry waits; below a day it ends with the session.
     cash : float
         Of a new account on paper.
+    universe : Path, optional
+        File with the tickers that may be traded, and their sectors; without it those that somebody knows.
     webhook_url : str, optional
         Goes before the one of the environment.
     """
@@ -85,6 +90,7 @@ class DeskOptions:
     rule_mode: bool = False
     expiry_minutes: float = 120.0
     cash: float = 250_000.0
+    universe: Path | None = None
     webhook_url: str | None = None
 
 
@@ -95,7 +101,6 @@ def open_desk(
     *,
     clock: Clock,
     hours: ExchangeSessions,
-    sectors: Mapping[str, str],
     tell: Callable[[str], None],
     producers: Callable[[TradingContext], Sequence[Producer]] = lambda context: (),
 ) -> Iterator[Desk]:
@@ -107,8 +112,6 @@ def open_desk(
     settings : Settings
     clock : Clock
     hours : ExchangeSessions
-    sectors : mapping of str to str
-        Sector by symbol.
     tell : callable
         Told in a line of what went wrong and stops nothing.
     producers : callable
@@ -118,9 +121,12 @@ def open_desk(
     ------
     ConfigurationError
         If something is chosen that is not configured, or does not go together.
+    DataError
+        If the file of the universe is not as `read_universe` wants it.
     StoreConflictError
         If another process trades on this store.
     """
+    universe = None if options.universe is None else read_universe(options.universe)
     with ExitStack() as stack:
         web = stack.enter_context(Web(WebConfig(user_agent=user_agent(settings))))
         filers = _find_filers(settings, web) if options.edgar else None
@@ -136,10 +142,13 @@ def open_desk(
                 broker_kind=options.broker,
                 # Prices come in bars of any length, and rounds at any time within one.
                 paper=PaperConfig(initial_cash=options.cash, bar_seconds=None),
-                config=TradingConfig(ares=AresConfig(expiry_minutes=options.expiry_minutes)),
+                config=TradingConfig(
+                    icarus=IcarusConfig(universe=None if universe is None else frozenset(universe.tickers)),
+                    ares=AresConfig(expiry_minutes=options.expiry_minutes),
+                ),
                 rule_mode=options.rule_mode,
                 sizing=build_sizing(options.sizing),
-                sectors=sectors,
+                sectors={**company_sectors(), **({} if universe is None else universe.sectors)},
                 # The bar of a day ends after its session: an entry that is to meet it must outlive the session.
                 sessions=hours if options.expiry_minutes < _A_DAY else None,
                 alerts=alerts,

@@ -12,6 +12,7 @@ from agents.trading.icarus import Icarus, IcarusConfig
 from agents.trading.market_data import MarketData
 from agents.trading.sanctions import ListSource
 from core.clock import Clock
+from core.errors import DataError
 from core.store.trading import TradingStore
 from core.types import FilteredSignal, MacroContext, RawSignal, Refusal
 
@@ -85,8 +86,15 @@ def build_gates(
     hades: HadesConfig | None = None,
     artemis: ArtemisConfig | None = None,
 ) -> Gates:
-    """Build the three agents; Hades screens the companies that Icarus knows behind a ticker."""
-    scanner = Icarus(store, icarus or IcarusConfig(), clock)
+    """Build the three agents; Icarus asks the prices which tickers there are, Hades asks Icarus for the names behind them."""
+
+    def is_priced(ticker: str, now: datetime) -> bool:
+        try:
+            return data.get_quote(ticker, now) is not None or bool(data.list_bars(ticker, now, 1))
+        except DataError:
+            return True  # somebody knows it, and its price is for Ares to judge
+
+    scanner = Icarus(store, icarus or IcarusConfig(), clock, is_priced)
     return Gates(
         icarus=scanner,
         hades=Hades(lists, hades or HadesConfig(), clock, scanner.company_names),

@@ -1,8 +1,9 @@
 """Hades, compliance: may this signal be traded at all?
 
 Hides how names are compared and terms are found. Promises that nothing passes that was not screened: without lists, or with
-lists older than allowed, everything is refused. A name that matches kills, one that nearly matches downgrades for review, an
-ESG term lowers the severity by one level, which all later stages read.
+lists older than allowed, everything is refused. A name that matches kills; one that nearly matches downgrades for review, and
+an ESG term flags: both lower the severity by one level, which the model reads, and the compliance score, by which the limits
+cut the stake.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Icarus, scanner: which signals are worth a look?
 
 Hides claiming, the ticker map and what was learned. Promises that a signal is claimed before it is worked on, that every signal
-it passes is recent, of this universe and has a ticker, and that what it has learned to ignore outlives a restart: it is read
-again from the decisions in the store.
+it passes is recent, of this universe and has a ticker that somebody knows, and that what it has learned to ignore outlives a
+restart: it is read again from the decisions in the store.
 """
 
 from __future__ import annotations
@@ -11,23 +11,29 @@ import dataclasses
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from uuid import UUID
 
+from agents.trading.companies import with_companies
 from agents.trading.filings import RoutineFilings
 from agents.trading.tickers import PRIVATE_COMPANIES, TickerMap
 from core.clock import Clock
 from core.errors import ConfigurationError
 from core.store.gateway import Row
 from core.store.trading import TradingStore
+from core.store.trading_records import TickerMapping
 from core.types import BindingConstraint, PipelineStatus, RawSignal, Refusal, SignalCategory, Stage
 
 RESET_EVENT = "icarus.reset"
 _EVERYTHING = "*"
 _AT_ONCE = 100
 _WORD = re.compile(r"[^\W\d_]+")
+# One to five letters, and behind them a class, a preferred share, a unit or a warrant: BRK.B, BAC-PL, ABC.WS.A.
+_US_TICKER = re.compile(r"[A-Z]{1,5}(?:[./-][A-Z]{1,3}){0,2}")
+_MOST_ASKED, _MOST_REASON = 10, 2000
 
 # What refuses a signal for what it is, and not for the state of the market, the book or the machinery.
 _ABOUT_THE_SIGNAL = frozenset(
@@ -56,7 +62,8 @@ class IcarusConfig:
     routine_filings : tuple of str
         Kinds of filings that come by the calendar; a headline that tells of no more than one is refused.
     universe : frozenset of str, optional
-        Tickers that may be traded; every ticker when None.
+        Tickers that may be traded. When None those that the ticker map knows, and those of the shape of US tickers that have a
+        price or were traded before.
     private_companies : tuple of str
         Names without a ticker, unless the ticker map has them.
     min_name_score : float, default=0.92
@@ -127,10 +134,18 @@ class Icarus:
     store : TradingStore
     config : IcarusConfig
     clock : Clock
+    is_priced : callable, optional
+        Takes a ticker and a time and returns whether anybody has a price of it; without it the shape of a ticker is enough.
     """
 
-    def __init__(self, store: TradingStore, config: IcarusConfig, clock: Clock) -> None:
-        self._store, self._config, self._clock = store, config, clock
+    def __init__(
+        self,
+        store: TradingStore,
+        config: IcarusConfig,
+        clock: Clock,
+        is_priced: Callable[[str, datetime], bool] = lambda ticker, now: True,
+    ) -> None:
+        self._store, self._config, self._clock, self._is_priced = store, config, clock, is_priced
         self._routine = RoutineFilings(config.routine_filings)
         self._map: tuple[datetime, TickerMap] | None = None
         self._memory: _Memory | None = None
@@ -162,7 +177,7 @@ class Icarus:
         pattern = pattern_of(signal)
         if pattern is not None and self._recall().is_muted(pattern, now.date()):
             return _refuse(BindingConstraint.MUTED_PATTERN, f"the pattern {pattern} was nearly always rejected of late.")
-        return self._with_tickers(signal)
+        return self._with_tickers(signal, now)
 
     def learn(self, signal: RawSignal, rejected: bool, now: datetime) -> None:
         """Remember what became of a signal; the same signal again on that day changes nothing.
@@ -191,7 +206,7 @@ class Icarus:
         """Return the names of the company behind a ticker, as the ticker map has them."""
         return self._tickers().names_of(ticker)
 
-    def _with_tickers(self, signal: RawSignal) -> RawSignal | Refusal:
+    def _with_tickers(self, signal: RawSignal, now: datetime) -> RawSignal | Refusal:
         tickers: Sequence[str] = signal.affected_tickers
         if not tickers:
             if signal.supplier is None:
@@ -201,17 +216,33 @@ class Icarus:
                 return _refuse(BindingConstraint.OUT_OF_UNIVERSE, f"{resolved.reason}.")
             tickers = (resolved.ticker,)
         universe = self._config.universe
-        known = tuple(ticker for ticker in tickers if universe is None or ticker in universe)
+        if universe is None:
+            known = self._known(tickers, now)
+            why = "neither the ticker map nor the prices know"
+        else:
+            known = tuple(ticker for ticker in tickers if ticker in universe)
+            why = "not in the universe:"
         if not known:
-            return _refuse(BindingConstraint.OUT_OF_UNIVERSE, f"not in the universe: {', '.join(tickers)}.")
+            return _refuse(BindingConstraint.OUT_OF_UNIVERSE, f"{why} {', '.join(tickers)}."[:_MOST_REASON])
         return signal if known == signal.affected_tickers else dataclasses.replace(signal, affected_tickers=known)
+
+    def _known(self, tickers: Sequence[str], now: datetime) -> tuple[str, ...]:
+        """Return the tickers from the first that somebody knows on; prices are dear to ask for, so none is for the others."""
+        shaped = [ticker for ticker in tickers if ticker in self._tickers() or _US_TICKER.fullmatch(ticker)]
+        for at, ticker in enumerate(shaped[:_MOST_ASKED]):
+            if ticker in self._tickers() or self._is_priced(ticker, now) or self._was_traded(ticker):
+                return tuple(shaped[at:])
+        return ()
+
+    def _was_traded(self, ticker: str) -> bool:
+        """Say whether there is a trade of it: what is held can be sold while nobody knows its price."""
+        return bool(self._store.gateway.select("trades", columns=("trade_id",), where={"symbol": ticker}, limit=1))
 
     def _tickers(self) -> TickerMap:
         now = self._clock.now()
         if self._map is None or not timedelta(0) <= now - self._map[0] < self._config.map_age:
-            mappings = self._store.list_ticker_mappings()
-            tickers = TickerMap(mappings, self._config.private_companies, min_score=self._config.min_name_score)
-            self._map = (now, tickers)
+            stored = tuple(self._store.list_ticker_mappings())
+            self._map = (now, _build_map(stored, self._config.private_companies, self._config.min_name_score))
         return self._map[1]
 
     def _recall(self) -> _Memory:
@@ -301,6 +332,12 @@ class _Memory:
 class _Count:
     seen: int = 0
     rejected: int = 0
+
+
+@lru_cache(maxsize=2)
+def _build_map(stored: tuple[TickerMapping, ...], private: tuple[str, ...], min_score: float) -> TickerMap:
+    """Return the map of what the store and the companies that ship say; that of the same is not built again."""
+    return TickerMap(with_companies(stored), private, min_score=min_score)
 
 
 def _learned(row: Row) -> bool | None:

@@ -132,7 +132,8 @@ class Judging:
                 if screening.refusal is not None:
                     case.refuse(screening.refusal)
                     continue
-                case.passed(Stage.HADES, f"compliance {screening.filtered.compliance_score:g}")
+                said = "; ".join((f"compliance {screening.filtered.compliance_score:g}", *screening.filtered.notes))
+                case.passed(Stage.HADES, said)
 
     def weigh_market(self, batch: Batch) -> None:
         artemis, breaker = self.context.gates.artemis, self.breakers["artemis"]
@@ -210,8 +211,19 @@ class Judging:
                     case.refuse(found)
                     continue
                 book = found
-                case.passed(Stage.LIMITS, "it only closes what is held" if case.closes else f"size {case.size or 0.0:.2%}")
+                case.passed(Stage.LIMITS, self._limited(case))
                 batch.turn.append(case)
+
+    def _limited(self, case: Case) -> str:
+        if case.closes:
+            return "it only closes what is held"
+        assert case.sized is not None
+        said = [f"size {case.size or 0.0:.2%}"]
+        if case.sized.compliance_score < 1.0:
+            said.append(f"lowered to {case.sized.compliance_score:.0%} by its compliance")
+        if case.symbol not in self.argus.sectors:
+            said.append("its sector is not known, so that it counts as one by itself")
+        return "; ".join(said)
 
     def _limit_one(
         self, case: Case, turn: Sequence[Case], book: BookView, rules: StageRules, tier: SeniorityTier, now: datetime

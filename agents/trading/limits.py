@@ -13,13 +13,15 @@ Hides nothing. Promises that what passes keeps every cap, and that a refusal nam
 
 That is: what stops everything, then what concerns the symbol, then the book, then the money. The size is clamped before the
 budget is looked at; where a clamp cuts it, the decision names the tighter one, `global_cap` for the stage's largest position
-and `seniority_cap` for the system's, the stage's on a tie. A position that does not fit the budget is refused, not shrunk.
+and `seniority_cap` for the system's, the stage's on a tie. Of what is left a signal is staked the share that its compliance
+score says, all of it when it is clean: so a flag or a review weighs where no model reads of it. A position that does not fit
+the budget is refused, not shrunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
@@ -54,7 +56,7 @@ class LimitsConfig(Message):
     max_deployed : float, default=0.9
         Largest share of equity in positions.
     max_per_sector : int, default=3
-        Positions of one sector; symbols whose sector nobody knows are one sector together.
+        Positions of one sector; a symbol whose sector nobody knows is a sector by itself, and the trace says so.
     seniority : SeniorityConfig
         Which sizes the tiers allow.
     """
@@ -162,6 +164,7 @@ def check_limits(
         at_stake = "on paper" if paper else "of real money"
         reason = f"nothing may be staked {at_stake} at stage {rules.stage.value} with a system of tier {seniority.value}."
         return _refuse(decision.constraint or BindingConstraint.SENIORITY_CAP, reason)
+    decision = replace(decision, position_size_pct=decision.position_size_pct * sized.compliance_score)
     return _check_budget(decision, book, config) or decision
 
 
@@ -192,12 +195,11 @@ def _find_block(symbol: str, book: BookView, rules: StageRules, config: LimitsCo
         since = f"{symbol} was traded at {last.isoformat()}, less than {config.cooldown_hours:g} h ago."
         return _refuse(BindingConstraint.COOLDOWN, since)
     sector = book.sectors.get(symbol)
-    same = sum(book.sectors.get(other) == sector for other in book.open_symbols)
+    same = 0 if sector is None else sum(book.sectors.get(other) == sector for other in book.open_symbols)
     if same >= config.max_per_sector:
-        where = f"sector {sector}" if sector is not None else "unknown sectors"
-        return _refuse(
-            BindingConstraint.SECTOR_CAP, f"{same} positions of {where} are open, {config.max_per_sector} are allowed."
-        )
+        where = f"sector {sector}" if sector is not None else "an unknown sector"
+        reason = f"{same} positions of {where} are open, {config.max_per_sector} are allowed."
+        return _refuse(BindingConstraint.SECTOR_CAP, reason)
     if len(book.open_symbols) >= rules.max_positions:
         reason = f"{len(book.open_symbols)} positions are open, stage {rules.stage.value} allows {rules.max_positions}."
         return _refuse(BindingConstraint.GLOBAL_CAP, reason)

@@ -32,7 +32,7 @@ _MIN_CONSONANTS = 3
 _MIN_LETTERS_WITH_TYPO = 4
 _COMPLETENESS = 0.4
 _COMMON = 0.1
-_MIDDLE_NAMES_MISSING = 0.93
+_MIDDLE_NAMES_MISSING, _ANOTHER_INITIAL = 0.955, 0.93
 _COMPLETE = 0.95
 _ONE_WORD_OF_MANY, _ONE_WORD = 0.88, 0.5
 _WEAK = 0.9
@@ -110,7 +110,7 @@ class NameIndex:
     nearly "Bank of Y" (a word that 100 names have weighs less than a rare one, "bank" and "trading" 0.35, "al" 0.1); and a
     name within another is not yet that name. Two words must agree, unless one side has no more; a single distinctive word
     is evidence only as it is spelled, or from six to eight letters on; a person without the middle names scores at least
-    0.93.
+    0.955, above the score from which Hades refuses, and 0.93 with an initial that none of the missing names has.
 
     References
     ----------
@@ -326,7 +326,8 @@ class NameIndex:
         score = min(score, fuzz.token_set_ratio(aligned, " ".join(self._sounds[word] for word in profile.words)) / 100.0)
         complete = covers_us >= _COMPLETE
         if self.names[name].is_person and len(similar) > 1 and complete and similar.keys() >= set(profile.ends):
-            score = max(score, _MIDDLE_NAMES_MISSING)
+            missing = [raw for word, raw in zip(profile.words, profile.spelled, strict=True) if word not in similar]
+            score = max(score, _ANOTHER_INITIAL if _has_another_initial(ours, partner, missing) else _MIDDLE_NAMES_MISSING)
         if len(similar) == 1 and len(profile.words) > 1:
             word = next(iter(similar))
             alone = complete and profile.distinctive == 1 and len(self._sounds[word]) >= _SURE_BY_SOUND
@@ -404,6 +405,13 @@ def _weight(raw: str) -> float:
     if raw in STRUCTURE_WORDS:
         return _STRUCTURE
     return _GENERIC if raw in GENERIC_WORDS else 1.0
+
+
+def _has_another_initial(ours: Sequence[str], partner: Mapping[int, int], missing: Sequence[str]) -> bool:
+    """Say whether a name has an initial that stands for none of the listed words that it lacks."""
+    initials = [raw for at, raw in enumerate(ours) if at not in partner and len(raw) == 1]
+    first_letters = {letter for raw in missing for letter in (raw[:1], sound(raw)[:1])}
+    return any(first_letters.isdisjoint((initial, sound(initial))) for initial in initials)
 
 
 def _variants(sounded: str) -> set[str]:

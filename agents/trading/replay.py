@@ -35,6 +35,7 @@ from core.types import (
     BindingConstraint,
     DecisionTrace,
     PipelineStatus,
+    SignalCategory,
     context_key,
 )
 

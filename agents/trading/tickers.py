@@ -20,10 +20,10 @@ EXCHANGES = (Exchange.NASDAQ, Exchange.NYSE, Exchange.XETRA)
 PRIVATE_COMPANIES = (
     "Aldi", "Bloomberg", "Bosch", "ByteDance", "Cargill", "Chick-fil-A", "Deloitte", "Epic Games", "Ernst & Young", "Ferrero",
     "Fidelity Investments", "Huawei", "IKEA", "JCB", "Koch Industries", "KPMG", "Lego", "Lidl", "Louis Dreyfus", "Mars",
-    "McKinsey", "Media-Saturn", "Miele", "OpenAI", "PricewaterhouseCoopers", "Publix", "Robert Bosch", "Rolex", "SpaceX",
-    "Stripe", "Trafigura", "Vitol", "ZF Friedrichshafen",
+    "McKinsey", "Media-Saturn", "Merck KGaA", "Miele", "OpenAI", "PricewaterhouseCoopers", "Publix", "Robert Bosch", "Rolex",
+    "SpaceX", "Stripe", "Trafigura", "Vitol", "ZF Friedrichshafen",
 )  # fmt: skip
-"""Companies that are often in the news and have no shares to trade."""
+"""Companies that are often in the news and have no shares to trade here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,8 @@ class TickerMap:
     ----------
     mappings : iterable of TickerMapping
     private_companies : sequence of str
-        Names that have no ticker, unless the mappings name one exactly.
+        Names that have no ticker, unless the mappings name one exactly; that is asked before legal forms are left out, so that
+        another company of the same name can be told apart.
     min_score : float, default=0.92
         Similarity from which a name is taken for another, as a fraction.
     """
@@ -67,10 +68,14 @@ class TickerMap:
                 self._by_words[tuple(name_words(item.supplier_name))].add(item.ticker)
                 chosen.append(item)
         self._index = NameIndex(ListedName(name=item.supplier_name, entry=item.ticker, is_person=False) for item in chosen)
+        self._no_shares = frozenset(map(_plain, private_companies))
         self._private = NameIndex(ListedName(name=name, entry=name, is_person=False) for name in private_companies)
 
     def __len__(self) -> int:
         return len(self._exact)
+
+    def __contains__(self, ticker: object) -> bool:
+        return ticker in self._names
 
     def names_of(self, ticker: str) -> tuple[str, ...]:
         """Return the names of the company behind a ticker; none when it is not known."""
@@ -81,6 +86,8 @@ class TickerMap:
         exact = self._exact.get(_plain(name))
         if exact is not None:
             return Resolved(ticker=exact, reason=f"{name!r} is in the ticker map")
+        if _plain(name) in self._no_shares:
+            return Resolved(ticker=None, reason=f"{name!r} is a private company")
         alike = self._by_words.get(tuple(name_words(name)), set())
         if len(alike) == 1:
             return Resolved(ticker=next(iter(alike)), reason=f"{name!r} is in the ticker map but for its legal form")

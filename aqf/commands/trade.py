@@ -107,6 +107,11 @@ Examples:
 )
 @_rules("--lists", type=click.Path(file_okay=False, path_type=Path), help="Sanctions lists.  [AQF_HOME/sanctions]")
 @_rules("--fictitious-lists", is_flag=True, help="Screen against made-up lists: for trying out, on paper.")
+@_rules(
+    "--universe",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Trade these tickers alone: one a line and, behind a comma, its sector.  [what ticker map or prices know]",
+)
 @_rules("--sizing", default="ramp", show_default=True, type=click.Choice(["ramp", "kelly", "probation", "fixed"]))
 @_rules("--rules", "rule_mode", is_flag=True, help="Ask no model, even where one is configured.")
 @_people("--webhook", help="Address that alerts are posted to.  [AQF_ALERT_WEBHOOK_URL]")
@@ -128,6 +133,7 @@ def trade(
     cases: tuple[str, ...],
     lists: Path | None,
     fictitious_lists: bool,
+    universe: Path | None,
     sizing: str,
     rule_mode: bool,
     webhook: str | None,
@@ -155,7 +161,6 @@ def trade(
             from core.settings import Settings
             from use_cases.live import UseCaseFeed
             from use_cases.registry import load_use_case
-            from use_cases.sectors import SECTORS
 
             chosen = [load_use_case(name) for name in dict.fromkeys(cases)]
             for case in chosen:
@@ -168,6 +173,7 @@ def trade(
                 edgar=edgar,
                 lists=lists,
                 fictitious_lists=fictitious_lists,
+                universe=universe,
                 sizing=sizing,
                 rule_mode=rule_mode,
                 expiry_minutes=expiry_minutes,
@@ -180,7 +186,6 @@ def trade(
                 Settings.load(),
                 clock=clock,
                 hours=hours,
-                sectors=SECTORS,
                 tell=lambda line: screen.say(f"  {line}"),
                 producers=lambda context: [UseCaseFeed(case, context.store, context.data, clock) for case in chosen],
             )

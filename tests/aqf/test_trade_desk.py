@@ -106,11 +106,13 @@ def test_filings_and_feeds_are_taken_in_once_and_decided(run: Run, once: tuple[s
 
 
 @pytest.mark.usefixtures("sec")
-def test_without_listings_a_filer_goes_by_its_name_which_the_store_knows(run: Run, once: tuple[str, ...], site: Site) -> None:
+def test_without_listings_a_filer_goes_by_its_name_as_far_as_companies_ship(
+    run: Run, once: tuple[str, ...], site: Site
+) -> None:
     del site.pages[SEC_LISTINGS]
     done = run(*once)
     assert "the SEC's listings must wait: the SEC's listings must be JSON" in done.stderr
-    assert {trace["symbol"] or trace["binding_constraint"] for trace in traces(done)} == {"MSFT", "out_of_universe"}
+    assert {trace["symbol"] for trace in traces(done)} == {"MSFT", "AAPL"}
     assert health(run)["apollo"] == ("degraded", "fails: the SEC's listings")
 
 
@@ -119,9 +121,24 @@ def test_the_ticker_map_of_the_store_finds_a_filer_though_no_listings_come(
     run: Run, once: tuple[str, ...], site: Site, tmp_path: Path
 ) -> None:
     del site.pages[SEC_LISTINGS]
-    (tmp_path / "map.csv").write_text("supplier_name,ticker,exchange\nApple Inc.,AAPL,NASDAQ\n")
+    (tmp_path / "map.csv").write_text("supplier_name,ticker,exchange\nApple Inc.,APLX,NASDAQ\n")
     assert run("learn", "--ticker-map", str(tmp_path / "map.csv")).exit_code == 0
-    assert {trace["symbol"] for trace in traces(run(*once))} == {"MSFT", "AAPL"}
+    decided = {(trace["symbol"], trace["binding_constraint"]) for trace in traces(run(*once))}
+    assert {symbol for symbol, _ in decided} == {"MSFT", "APLX"}
+    assert ("APLX", "price_unavailable") in decided
+
+
+@pytest.mark.usefixtures("sec")
+def test_a_universe_names_what_may_be_traded(run: Run, once: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "universe.csv"
+    path.write_text("ticker,sector\nMSFT,information technology\n")
+    ends = {(trace["symbol"], trace["binding_constraint"]) for trace in traces(run(*once, "--universe", str(path)))}
+    assert {symbol for symbol, _ in ends} == {"MSFT", None}
+    assert (None, "out_of_universe") in ends
+    path.write_text("ticker\nMSFT\nA B\n")
+    refused = run(*once, "--universe", str(path))
+    assert refused.exit_code == 1
+    assert "line 3 of" in str(refused.exception)
 
 
 @pytest.mark.usefixtures("sec", "telegram")

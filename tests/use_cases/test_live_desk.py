@@ -18,7 +18,6 @@ from core.settings import Settings
 from core.store.opening import Store
 from use_cases.equity_momentum.pipeline import EquityMomentum
 from use_cases.live import UseCaseFeed
-from use_cases.sectors import SECTORS
 
 TUESDAY = datetime(2024, 3, 5, 15, 0, tzinfo=UTC)
 YEARLY = {"AAPL": 5.0, "MSFT": 4.0, "KO": 3.0, "PEP": 2.0}
@@ -48,7 +47,6 @@ def opened(settings: Settings, prices: Path, clock: FixedClock) -> Iterator[Desk
         settings,
         clock=clock,
         hours=ExchangeSessions("XNYS"),
-        sectors=SECTORS,
         tell=pytest.fail,
         producers=lambda context: [UseCaseFeed(EquityMomentum(), context.store, context.data, clock)],
     ) as desk:

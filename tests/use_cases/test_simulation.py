@@ -16,7 +16,6 @@ from core.store.rehearsal import side_store
 from core.types import RawSignal
 from tests.conftest import make_reachable_folder, sweep
 from use_cases.equity_momentum.pipeline import EquityMomentum, main
-from use_cases.sectors import SECTORS
 from use_cases.simulation import Simulation, SimulationPlan, report_folder, simulate
 
 PLAN = SimulationPlan(begin=datetime(2016, 3, 28, tzinfo=UTC), end=datetime(2016, 4, 29, tzinfo=UTC), cash=250_000.0)
@@ -161,7 +160,3 @@ def test_the_command_trades_and_refuses_in_one_line(
     assert late.exit_code == 1
     assert late.output.count("\n") == 2  # the progress line and the error
     assert "must end before 2016-05-23" in late.output
-
-
-def test_every_stock_has_a_sector() -> None:
-    assert set(SECTORS) == set(load_dataset("sp500_20").symbols)

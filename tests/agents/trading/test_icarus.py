@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +37,17 @@ class Memoryless(TradingStore):
         return self.mappings
 
 
+TRADE = {
+    "context_key": "earnings_surprise|bull|low",
+    "confidence": 0.6,
+    "position_pct": 0.01,
+    "symbol": "PLUG",
+    "side": "buy",
+    "client_order_id": "plug-1",
+    "qty": 1.0,
+    "fill_price": 2.0,
+    "recorded_at": NOW,
+}
 APPLE = TickerMapping(supplier_name="Apple", ticker="AAPL", exchange=Exchange.NASDAQ)
 
 
@@ -118,6 +129,49 @@ def test_only_tickers_of_the_universe_are_passed() -> None:
     assert isinstance(judged, RawSignal)
 
 
+@pytest.mark.parametrize(
+    ("ticker", "passes"),
+    [
+        ("A", True), ("GOOGL", True), ("BRK.B", True), ("BRK-B", True), ("BRK/B", True), ("BAC.PRK", True), ("ABC.WS.A", True),
+        ("???", False), ("AAPLUS", False), ("A1", False), ("^VIX", False), ("BRK.", False), (".B", False), ("ABC.WARR", False),
+        ("ÄPF", False), ("VOW3", True),
+    ],
+)  # fmt: skip
+def test_a_ticker_has_the_shape_of_us_tickers_or_is_in_the_ticker_map(ticker: str, passes: bool) -> None:
+    volkswagen = TickerMapping(supplier_name="Volkswagen", ticker="VOW3", exchange=Exchange.XETRA)
+    judged = Icarus(Memoryless(volkswagen), IcarusConfig(), FixedClock(NOW)).judge(signal(affected_tickers=(ticker,)), NOW)
+    assert constraint_of(judged) is (None if passes else BindingConstraint.OUT_OF_UNIVERSE)
+
+
+def test_a_ticker_is_known_by_the_map_or_by_a_price_and_few_prices_are_asked_for() -> None:
+    asked: list[str] = []
+
+    def is_priced(ticker: str, now: datetime) -> bool:
+        asked.append(ticker)
+        return ticker == "PLUG"
+
+    judge = Icarus(Memoryless(APPLE), IcarusConfig(), FixedClock(NOW), is_priced)
+    assert constraint_of(judge.judge(signal(affected_tickers=("ZZZZ",)), NOW)) is BindingConstraint.OUT_OF_UNIVERSE
+    judged = judge.judge(signal(affected_tickers=("ZZZZ", "PLUG", "YYYY", "???")), NOW)
+    assert isinstance(judged, RawSignal)
+    assert judged.affected_tickers == ("PLUG", "YYYY")
+    assert asked == ["ZZZZ", "ZZZZ", "PLUG"]
+    assert constraint_of(judge.judge(signal(affected_tickers=("AAPL",)), NOW)) is None
+    assert asked == ["ZZZZ", "ZZZZ", "PLUG"]
+    many = tuple(f"Z{chr(65 + place // 26)}{chr(65 + place % 26)}" for place in range(500))
+    refused = judge.judge(signal(affected_tickers=many), NOW)
+    assert constraint_of(refused) is BindingConstraint.OUT_OF_UNIVERSE
+    assert len(asked) == 13
+
+
+def test_what_was_traded_before_is_known_while_nobody_prices_it(store: Store) -> None:
+    judge = Icarus(store.trading, IcarusConfig(), FixedClock(NOW), lambda ticker, now: False)
+    news = signal(affected_tickers=("PLUG",))
+    assert constraint_of(judge.judge(news, NOW)) is BindingConstraint.OUT_OF_UNIVERSE
+    store.trading.gateway.insert("trades", [TRADE])
+    assert constraint_of(judge.judge(news, NOW)) is None
+
+
 def test_the_ticker_map_is_read_again_after_15_minutes() -> None:
     clock = FixedClock(NOW)
     judge = icarus(clock=clock)
@@ -128,7 +182,8 @@ def test_the_ticker_map_is_read_again_after_15_minutes() -> None:
     clock.advance(timedelta(minutes=14, seconds=59))
     assert judge.company_names("AAPL") == ("Apple",)
     clock.advance(timedelta(seconds=1))
-    assert judge.company_names("AAPL") == ()
+    assert set(judge.company_names("AAPL")) == {"Apple", "Apple Inc."}  # those that ship, where the store has no other
+    assert judge.company_names("BFA") == ("Bosch Fastening",)
     assert store.reads == 2
 
 

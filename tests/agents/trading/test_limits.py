@@ -78,8 +78,10 @@ def test_a_sector_holds_three() -> None:
     assert constraint(check(book(open_symbols=("B", "C", "D"), sectors=sectors))) is BindingConstraint.SECTOR_CAP
 
 
-def test_symbols_of_unknown_sectors_are_one_sector_together() -> None:
-    assert constraint(check(book(open_symbols=("B", "C", "D")))) is BindingConstraint.SECTOR_CAP
+def test_what_has_no_known_sector_counts_as_a_sector_by_itself() -> None:
+    assert constraint(check(book(open_symbols=("B", "C", "D")))) is None
+    nothing = LimitsConfig(max_per_sector=0)
+    assert constraint(check(book(), config=nothing)) is BindingConstraint.SECTOR_CAP
     assert constraint(check(book(open_symbols=("B", "C", "D"), sectors={"AAA": "tech"}))) is None
     assert constraint(check(book(open_symbols=("B", "C", "D"), sectors={"B": "tech"}))) is None
 
@@ -153,6 +155,15 @@ def test_the_budget_is_asked_about_the_clamped_size() -> None:
     )
 
 
+@pytest.mark.parametrize(("compliance", "size"), [(1.0, 0.01), (0.7, 0.007), (0.4, 0.004)])
+def test_a_signal_is_staked_the_share_that_its_compliance_says_of_what_the_caps_leave(compliance: float, size: float) -> None:
+    signal = replace(sized(0.02), original=replace(filtered(), compliance_score=compliance))
+    answer = check_limits(signal, "AAA", book(), SERIOUS, TRAINEE, CONFIG, NOW)
+    assert isinstance(answer, SizeDecision)
+    assert answer.position_size_pct == pytest.approx(size)
+    assert answer.constraint is BindingConstraint.SENIORITY_CAP
+
+
 def test_refusals_come_in_the_documented_order() -> None:
     """Everything is wrong at once; mending what is reported brings up the next."""
     sectors = dict.fromkeys(("AAA", "B", "C", "D"), "tech")
@@ -169,12 +180,11 @@ def test_refusals_come_in_the_documented_order() -> None:
         (BindingConstraint.UNKNOWN_EQUITY, {"equity": 10_000.0}),
         (BindingConstraint.TICKER_CAP, {"open_symbols": ("B", "C", "D")}),
         (BindingConstraint.COOLDOWN, {"last_trade_at": {}}),
-        (BindingConstraint.SECTOR_CAP, {"sectors": {}, "open_symbols": ("B", "C", "D"), "cash": 0.0}),
+        (BindingConstraint.SECTOR_CAP, {"sectors": {}}),
     ]
     for expected, mend in mends:
         assert constraint(check(book(**wrong), rules=SEED, seniority=TRAINEE, paper=False)) is expected
         wrong |= mend
-    wrong["sectors"] = {symbol: symbol for symbol in ("AAA", "B", "C", "D")}
     assert constraint(check(book(**wrong), rules=SEED, seniority=TRAINEE, paper=False)) is BindingConstraint.GLOBAL_CAP
     wrong["open_symbols"] = ()
     assert constraint(check(book(**wrong), rules=SEED, seniority=TRAINEE, paper=False)) is BindingConstraint.SENIORITY_CAP

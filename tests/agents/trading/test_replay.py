@@ -19,7 +19,7 @@ from agents.trading.sanctions import SanctionsFiles, fictitious_files
 from agents.trading.sizing import FixedSizing, KellySizing
 from core.errors import DataError, MissingDataError
 from core.store.rehearsal import Rehearsal, RehearsalGateway
-from core.types import BindingConstraint, PipelineStatus
+from core.types import BindingConstraint, PipelineStatus, Stage
 from tests.conftest import Server
 
 FOLDER = Path(__file__).resolve().parents[2] / "replay"
@@ -94,6 +94,43 @@ def test_a_filled_row_is_sized_by_hand(judged: dict[tuple[str, str], Judged]) ->
     assert judged["sizes", "a seed account and a record of tier 1"].trace.confidence == pytest.approx(0.7)
     # No hit of ten is a measured rate: (0 + 5) / 20.
     assert "0.250" in (judged["sizes", "a record without a single hit"].trace.kill_reason or "")
+
+
+@pytest.mark.parametrize(
+    ("row", "size", "qty", "noted"),
+    [
+        ("a supplier that is nearly listed, for review", 0.007, 3.0, "size 0.70%; lowered to 70% by its compliance"),
+        ("a flagged term lowers the severity and passes", 0.004, 2.0, "size 0.40%; lowered to 40% by its compliance"),
+        ("a word that contains a flagged one", 0.01, 5.0, "size 1.00%"),
+    ],
+)
+def test_what_is_for_review_or_flagged_is_staked_less(
+    judged: dict[tuple[str, str], Judged], row: str, size: float, qty: float, noted: str
+) -> None:
+    one = judged["compliance", row]
+    assert one.order is not None
+    assert one.trace.position_pct == pytest.approx(size)
+    assert one.order.qty == qty
+    assert noted in [outcome.note for outcome in one.trace.stages]
+
+
+def test_what_a_review_is_about_stands_in_the_trace(judged: dict[tuple[str, str], Judged]) -> None:
+    stages = judged["compliance", "a supplier that is nearly listed, for review"].trace.stages
+    note = next(outcome.note for outcome in stages if outcome.stage is Stage.HADES)
+    assert note.startswith("compliance 0.7; 'Zoryanka Maritime' is 0.")
+    assert "near to OFAC" in note
+
+
+def test_a_symbol_of_an_unknown_sector_is_told_to_be_one(judged: dict[tuple[str, str], Judged]) -> None:
+    for row, is_told in (("a small company that the row has a price of", True), ("a company without its ticker", False)):
+        notes = " ".join(outcome.note for outcome in judged["universe", row].trace.stages)
+        assert ("its sector is not known" in notes) is is_told
+
+
+def test_a_company_without_its_ticker_is_found_by_its_name(judged: dict[tuple[str, str], Judged]) -> None:
+    assert judged["universe", "a company without its ticker"].trace.symbol == "AAPL"
+    assert judged["universe", "a company by another name"].trace.symbol == "META"
+    assert judged["universe", "behind what has no ticker's shape one that has"].trace.symbol == "AAPL"
 
 
 def test_a_row_is_judged_the_same_alone_and_among_others(rehearsal: Rehearsal, judged: dict[tuple[str, str], Judged]) -> None:
