@@ -36,16 +36,17 @@ FREE = MatchingRules(commission_bps=0.0, slippage_bps=0.0)
 
 @dataclass
 class Prices:
-    """The last price of each symbol, as of the clock."""
+    """The last price of each symbol, as of the clock, or as old as `age` says."""
 
     clock: FixedClock
     last: dict[str, float] = field(default_factory=dict)
     bars: dict[str, list[Bar]] = field(default_factory=dict)
     currency: str = "USD"
+    age: timedelta = timedelta(0)
 
     def get_quote(self, symbol: str, as_of: datetime) -> Quote | None:
         price = self.last.get(symbol)
-        return None if price is None else Quote(symbol=symbol, price=price, currency=self.currency, at=as_of)
+        return None if price is None else Quote(symbol=symbol, price=price, currency=self.currency, at=as_of - self.age)
 
     def list_bars(self, symbol: str, as_of: datetime, n: int) -> list[Bar]:
         return [bar for bar in self.bars.get(symbol, []) if bar.at <= as_of][-n:]
