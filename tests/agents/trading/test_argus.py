@@ -154,9 +154,7 @@ def test_what_is_held_and_priced_in_another_currency_has_no_value(desk: Desk) ->
 def test_the_currency_of_an_account_is_the_one_its_shares_must_be_priced_in(store: Store) -> None:
     clock = FixedClock(NOW)
     account = PaperConfig(initial_cash=50_000.0, rules=FREE, currency="EUR")
-    config = TradingConfig(
-        ares=replace(WAITING, currency="EUR"), argus=ArgusConfig(currency="EUR"), pipeline=AT_ONCE
-    )
+    config = TradingConfig(ares=replace(WAITING, currency="EUR"), argus=ArgusConfig(currency="EUR"), pipeline=AT_ONCE)
     desk = build_desk(store, broker=PaperBroker(store.trading.gateway, account, clock), config=config, clock=clock)
     desk.prices.currency = "EUR"
     hold(desk, "AAA")

@@ -11,7 +11,7 @@ from agents.trading.alerts import Alert, Alerts, AlertsConfig
 from agents.trading.ares import AresConfig
 from agents.trading.context import PipelineConfig, TradingConfig, find_lists
 from agents.trading.gates import build_gates
-from agents.trading.limits import LimitsConfig
+from agents.trading.limits import BookView, LimitsConfig
 from agents.trading.milestones import MilestonesConfig, StageRules
 from agents.trading.pythia import PythiaConfig
 from agents.trading.sanctions import FictitiousLists, SanctionsFiles
@@ -320,6 +320,33 @@ def test_a_halt_cancels_entries_that_wait_and_leaves_exits(desk: Desk) -> None:
     assert only(desk, signal("CCC")) == (Stage.LIMITS, BindingConstraint.HALTED)
     voided = [row["voided"] for row in desk.rows("trades", symbol="BBB")]
     assert voided == [True]
+
+
+@pytest.mark.parametrize(("scope", "buys"), [("all", False), ("symbol:AAA", True), ("symbol:CCC", True)])
+def test_a_halt_that_comes_after_the_limits_were_checked_stops_the_order_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, scope: str, buys: bool
+) -> None:
+    """AAA is held; news to sell it and to buy BBB are within the limits when somebody halts."""
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    argus = desk.pipeline.argus
+    look = argus.view
+
+    def halt_after_looking() -> BookView:
+        seen = look()
+        argus.halt(scope, reason="fire", actor="operator", now=desk.clock.now())
+        return seen
+
+    monkeypatch.setattr(argus, "view", halt_after_looking)
+    sale, entry = desk.pipeline.run([bad_news("AAA"), signal("BBB")])
+    sells = scope == "symbol:CCC"
+    expected = {True: None, False: (Stage.ARES, BindingConstraint.HALTED)}
+    for trace, goes in ((sale, sells), (entry, buys)):
+        ended = (trace.killed_at_stage, trace.binding_constraint) if trace.status is PipelineStatus.KILLED else None
+        assert ended == expected[goes]
+    assert {row["symbol"] for row in desk.rows("paper_orders")} == ({"AAA", "BBB"} if buys else {"AAA"})
+    assert len(desk.rows("order_intents", symbol="AAA")) == 3 + sells
 
 
 def test_a_cooldown_of_any_length_is_kept(store: Store) -> None:
