@@ -48,11 +48,14 @@ class Round:
     traces : tuple of DecisionTrace
     valuation : Valuation
         At its end.
+    broker_reachable : bool, default=True
+        Whether the broker answered when it was last asked; where it did not, nothing was ordered.
     """
 
     at: datetime
     traces: tuple[DecisionTrace, ...]
     valuation: Valuation
+    broker_reachable: bool = True
 
 
 def run_round(pipeline: Pipeline, worker: str) -> Round:
@@ -78,7 +81,12 @@ def run_round(pipeline: Pipeline, worker: str) -> Round:
     traces: list[DecisionTrace] = []
     while decided := pipeline.work(worker):
         traces += decided
-    return Round(at=now, traces=tuple(traces), valuation=pipeline.argus.valuation or valuation)
+    return Round(
+        at=now,
+        traces=tuple(traces),
+        valuation=pipeline.argus.valuation or valuation,
+        broker_reachable=pipeline.housekeeping.synced.reachable,
+    )
 
 
 def run_rounds(
