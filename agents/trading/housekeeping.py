@@ -159,6 +159,18 @@ class Housekeeping:
         halted = "; ".join(f"{halt.scope}: {halt.reason}" for halt in halts)
         return self._report("argus", AgentHealth.DEGRADED if halts else AgentHealth.HEALTHY, halted)
 
+    def read_again(self) -> None:
+        """Read the book anew from the store and value it at the prices of now, rounds or not.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read, or the figures not be written down.
+        """
+        now = self.clock.now()
+        self.argus.reload(now)
+        self.argus.mark(now)
+
     def _report(self, agent: str, health: AgentHealth, message: str) -> HealthReport:
         return HealthReport(agent_name=agent, status=health, message=message[:2000], checked_at=self.clock.now())
 

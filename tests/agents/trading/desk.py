@@ -69,6 +69,7 @@ class OpenGates:
     clock: FixedClock
     macro: MacroContext | None = None
     learned: list[tuple[str, bool]] = field(default_factory=list)
+    restarts: int = 0
 
     def judge(self, signal: Any, second: Any) -> Any:
         """As Icarus the signal, as Artemis nothing."""
@@ -79,6 +80,9 @@ class OpenGates:
 
     def screen(self, signal: RawSignal) -> Passed:
         return Passed(FilteredSignal(original=signal, compliance_score=1.0))
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def context(self) -> MacroContext:
         return self.macro or MacroContext(as_of=self.clock.now(), regime=MarketRegime.BULL, vix=14.0, sp500_1m_return=0.03)

@@ -1,12 +1,14 @@
 """The pipeline from a signal to its outcome, over a real store and a paper broker."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.brokers.broker import Account
 from agents.trading.alerts import Alert, Alerts, AlertsConfig
 from agents.trading.ares import AresConfig
 from agents.trading.context import PipelineConfig, TradingConfig, find_lists
@@ -18,11 +20,12 @@ from agents.trading.sanctions import FictitiousLists, SanctionsFiles
 from agents.trading.seniority import SeniorityConfig
 from agents.trading.watchdog import Watchdog, WatchdogConfig
 from core.clock import FixedClock
+from core.errors import BrokerUnavailableError
 from core.settings import Settings
 from core.store.opening import Store, open_store
 from core.store.trading_records import MilestoneStage
 from core.types import AgentHealth, BindingConstraint, PipelineStatus, RawSignal, Side, Stage
-from tests.agents.trading.desk import CASH, NOW, Desk, Prices, bad_news, build_desk, signal
+from tests.agents.trading.desk import CASH, NOW, Desk, OpenGates, Prices, bad_news, build_desk, signal
 from tests.conftest import Server
 
 
@@ -393,6 +396,76 @@ def test_a_watchdog_sees_every_agent_the_broker_and_the_book(desk: Desk) -> None
     del desk.prices.last["BBB"]
     desk.pipeline.tick()
     assert {report.status for report in dog.look() if report.agent_name == "argus"} == {AgentHealth.FAILED}
+
+
+class Registry:
+    """A watchdog that only remembers how everybody is restarted."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.restarts: dict[str, Callable[[], None] | None] = {}
+        desk.pipeline.register(self)  # type: ignore[arg-type]
+
+    def register(self, name: str, check: Any, restart: Callable[[], None] | None = None) -> None:
+        self.restarts[name] = restart
+
+    def restart(self, name: str) -> None:
+        restart = self.restarts[name]
+        assert restart is not None
+        restart()
+
+
+def test_a_broker_that_was_away_is_connected_to_anew_by_the_watchdog(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.pipeline.recover()
+    get_account, connected = desk.broker.get_account, []
+
+    def answer() -> Account:
+        if not connected:
+            raise BrokerUnavailableError("the line is cut")
+        found: Account = get_account()
+        return found
+
+    monkeypatch.setattr(desk.broker, "get_account", answer)
+    monkeypatch.setattr(desk.broker, "connect", lambda: connected.append(desk.clock.now()))
+    dog = Watchdog(desk.store.trading, WatchdogConfig(), desk.clock, Alerts([], AlertsConfig(), desk.clock))
+    desk.pipeline.register(dog)
+    seen = [{report.agent_name: report.status for report in dog.look()}["ares"] for _ in range(2)]
+    assert seen == [AgentHealth.FAILED, AgentHealth.HEALTHY]
+    assert connected == [NOW]
+
+
+def test_every_agent_that_remembers_something_has_a_restart_and_zeus_has_none(desk: Desk) -> None:
+    registry, gates = Registry(desk), desk.context.gates.icarus
+    assert isinstance(gates, OpenGates)
+    for n, name in enumerate(("icarus", "hades", "artemis"), start=1):
+        registry.restart(name)
+        assert gates.restarts == n
+    assert [name for name, restart in registry.restarts.items() if restart is None] == ["zeus"]
+
+
+def test_a_restart_of_pythia_counts_what_was_closed_elsewhere_meanwhile(desk: Desk) -> None:
+    registry, log = Registry(desk), desk.pipeline.trade_log
+    assert log.count_closed() == 0
+    other = desk.restart()
+    other.pipeline.run([signal("AAA")])
+    for price in (100.0, 106.0):
+        other.bar("AAA", price)
+        other.pipeline.tick()
+    assert log.count_closed() == 0
+    registry.restart("pythia")
+    assert log.count_closed() == 1
+
+
+def test_a_restart_of_argus_values_the_book_without_a_round(desk: Desk) -> None:
+    registry = Registry(desk)
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    del desk.prices.last["AAA"]
+    assert desk.pipeline.tick().equity is None
+    desk.prices.last["AAA"] = 101.0
+    registry.restart("argus")
+    assert desk.pipeline.housekeeping.report_book().status is AgentHealth.HEALTHY
+    assert desk.pipeline.argus.view().equity == CASH + 5.0
 
 
 def test_changes_of_state_are_told_once(store: Store) -> None:
