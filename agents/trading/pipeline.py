@@ -122,6 +122,7 @@ class Pipeline:
             ladder=self.ladder,
             config=config.pipeline,
             clock=context.clock,
+            memory=context.store.service,
             alerts=context.alerts,
         )
         self.judging = Judging(context, self.breakers, self.pythia, self.zeus, self.argus, self.housekeeping)

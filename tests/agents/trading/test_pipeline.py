@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from agents.brokers.broker import Account
+from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.alerts import Alert, Alerts, AlertsConfig
 from agents.trading.ares import AresConfig
 from agents.trading.context import PipelineConfig, TradingConfig, find_lists
@@ -20,7 +22,7 @@ from agents.trading.sanctions import FictitiousLists, SanctionsFiles
 from agents.trading.seniority import SeniorityConfig
 from agents.trading.watchdog import Watchdog, WatchdogConfig
 from core.clock import FixedClock
-from core.errors import BrokerUnavailableError
+from core.errors import BrokerUnavailableError, ConfigurationError
 from core.settings import Settings
 from core.store.opening import Store, open_store
 from core.store.trading_records import MilestoneStage
@@ -466,6 +468,35 @@ def test_a_restart_of_argus_values_the_book_without_a_round(desk: Desk) -> None:
     registry.restart("argus")
     assert desk.pipeline.housekeeping.report_book().status is AgentHealth.HEALTHY
     assert desk.pipeline.argus.view().equity == CASH + 5.0
+
+
+def test_a_store_keeps_the_book_of_one_account_and_refuses_another_before_anything_changes(desk: Desk) -> None:
+    """Taken for the same account, 7 of cash where 50,000 were would be a withdrawal, and no share of AAA a mismatch."""
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    broker = PaperBroker(desk.store.trading.gateway, PaperConfig(account="other", initial_cash=7.0), desk.clock)
+    for _ in range(2):
+        with pytest.raises(
+            ConfigurationError, match="book of account paper at paper, and the broker has account other at paper"
+        ):
+            desk.restart(broker=broker).pipeline.run([signal("BBB")])
+    assert [amount for _, amount in desk.pipeline.log.list_cash_movements()] == [CASH]
+    assert desk.pipeline.argus.halts() == []
+    assert desk.restart().pipeline.recover().valuation.equity == CASH
+
+
+def test_a_book_that_was_begun_before_its_account_was_kept_is_of_the_next(desk: Desk, owner: psycopg.Connection) -> None:
+    desk.pipeline.recover()
+    owner.execute("delete from agent_state")
+    desk.restart().pipeline.recover()
+    assert desk.store.service.load_agent_state("trading account") == {"broker": "paper", "account": "paper"}
+
+
+def test_an_account_that_never_opened_a_book_does_not_keep_others_from_it(desk: Desk) -> None:
+    desk.store.service.save_agent_state("trading account", {"broker": "alpaca", "account": "PA1"})
+    assert desk.pipeline.recover().valuation.equity == CASH
+    assert desk.store.service.load_agent_state("trading account") == {"broker": "paper", "account": "paper"}
 
 
 def test_changes_of_state_are_told_once(store: Store) -> None:
