@@ -145,8 +145,8 @@ def trade(
 ) -> None:
     """Decide on the signals that wait in the store, and look after what was decided before, on paper unless --broker says more.
 
-    Without sanctions lists, without a VIX or a price nothing is traded: each refusal says what bound. --once ends with 1 where
-    the broker did not answer; --loop goes on and asks again.
+    Without sanctions lists, without a VIX or a price nothing is traded: each refusal says what bound. One round whose broker
+    does not answer ends with 1; a loop goes on and asks again.
     """
     if click_context.invoked_subcommand is not None:
         if once or every is not None:
