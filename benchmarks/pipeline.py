@@ -75,6 +75,9 @@ class Lists:
         listed = SanctionsList(format=ListFormat.OFAC, version="generated", dated=self.clock.now(), names=self.names)
         return ScreeningLists(lists=(listed,), index=self.index)
 
+    def forget(self) -> None:
+        """Nothing is kept."""
+
 
 @dataclass
 class Market:

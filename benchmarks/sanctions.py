@@ -93,6 +93,9 @@ class _Ready:
     def load(self) -> ScreeningLists:
         return self.lists
 
+    def forget(self) -> None:
+        """Nothing is kept."""
+
 
 def build_hades(evaluation: Evaluation) -> Hades:
     """Return a Hades with these names for its list."""

@@ -273,7 +273,7 @@ class AlpacaBroker:
         """Return the cash."""
         with translated():
             account = self._client.get_account()
-            return Account(cash=float(account.cash), currency=account.currency or "USD")
+            return Account(cash=float(account.cash), currency=account.currency or "USD", account=account.account_number)
 
     def _read(self, work: Callable[[Any], Any]) -> Any:
         with translated():

@@ -158,10 +158,11 @@ class BrokerPosition(Message):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Account(Message):
-    """The money at the broker, in one currency."""
+    """The money at the broker, in one currency, and the broker's name of the account, where it has one."""
 
     cash: float
     currency: Identifier
+    account: Identifier | None = None
 
 
 class Broker(Protocol):

@@ -221,7 +221,7 @@ class IBBroker:
             cash = [one for one in values if (one.account, one.tag) == (self._account, "TotalCashValue")]
             if not cash:
                 raise BrokerError(f"TWS did not tell the cash of account {self._account}.")
-            return Account(cash=float(cash[0].value), currency=cash[0].currency)
+            return Account(cash=float(cash[0].value), currency=cash[0].currency, account=self._account)
 
         return self._ask(read)
 

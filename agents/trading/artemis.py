@@ -161,6 +161,10 @@ class Artemis:
         """Return the view of a market of which nothing is known: what a circuit breaker falls back to."""
         return read_context(MacroFigures(as_of=self._clock.now()), self._config)
 
+    def restart(self) -> None:
+        """Ask for the market anew at the next signal."""
+        self._cached = None
+
     def judge(self, signal: FilteredSignal, macro: MacroContext) -> Refusal | None:
         """Return why a signal must not be traded in this market; None when it may.
 

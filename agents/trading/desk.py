@@ -77,9 +77,10 @@ class Desk:
         self._collected_at: datetime | None = None
         self._looked_at: datetime | None = None
         pipeline.register(watchdog)
-        watchdog.register(HERMES, self._report_producers)
+        # Neither has a breaker: one source or task that fails keeps no other from its work, and no decision waits for them.
+        watchdog.register(HERMES, self._report_producers, self._ask_again)
         if upkeep is not None:
-            watchdog.register(APOLLO, upkeep.report)
+            watchdog.register(APOLLO, upkeep.report, self._ask_again)
 
     def trade(
         self,
@@ -178,6 +179,10 @@ class Desk:
             before = self._dropped_last.get(source, frozenset())
             self._dropped += [dropped for dropped in now if dropped not in before]
             self._dropped_last[source] = frozenset(now)
+
+    def _ask_again(self) -> None:
+        """Collect at the next rest, however long ago the last time was."""
+        self._collected_at = None
 
     def _tell_of_broker(self) -> None:
         synced = self.pipeline.housekeeping.synced

@@ -49,12 +49,18 @@ class Scanner(Protocol):
     def learn(self, signal: RawSignal, rejected: bool, now: datetime) -> None:
         """Take note of what became of a signal of its pattern."""
 
+    def restart(self) -> None:
+        """Drop what is remembered of the store, and read it anew."""
+
 
 class Screener(Protocol):
     """Hades: whom one may trade with."""
 
     def screen(self, signal: RawSignal) -> Screening:
         """Check the names and the words of a signal."""
+
+    def restart(self) -> None:
+        """Read the lists anew."""
 
 
 class MacroJudge(Protocol):
@@ -65,6 +71,9 @@ class MacroJudge(Protocol):
 
     def judge(self, signal: FilteredSignal, macro: MacroContext) -> Refusal | None:
         """Return what bound, or None."""
+
+    def restart(self) -> None:
+        """Drop what is remembered of the market."""
 
 
 @dataclass(frozen=True, kw_only=True)

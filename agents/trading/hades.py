@@ -174,6 +174,10 @@ class Hades:
         )
         return Screening(filtered=filtered, list_version=lists.version, matched_entry=entry)
 
+    def restart(self) -> None:
+        """Read the lists anew at the next signal."""
+        self._lists.forget()
+
     def _unusable(self, lists: ScreeningLists, now: datetime) -> str | None:
         for item in lists.lists:
             age = now - item.dated

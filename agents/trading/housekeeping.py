@@ -7,8 +7,10 @@ recovery asks for everything; and that what cannot be explained halts what it to
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from agents.brokers.asking import read_all
 from agents.brokers.broker import Account, Broker, BrokerPosition
@@ -22,6 +24,7 @@ from agents.trading.seniority import Ladder, system_tier
 from core.clock import Clock
 from core.errors import BrokerError, ConfigurationError, DataError
 from core.store.decisions import ALL, DecisionLog, symbol_scope
+from core.store.research.store import ResearchStore
 from core.store.trading_records import SeniorityTier
 from core.types import AgentHealth, HealthReport
 
@@ -29,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 ACTOR = "housekeeping"
 _SHARES = 1e-6
+_BOOK_OF = "trading account"
+"""Under which it is remembered whose book the store keeps: of whoever trades first, or first since that is remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,8 @@ class Housekeeping:
     ladder : Ladder
     config : PipelineConfig
     clock : Clock
+    memory : ResearchStore
+        Keeps whose account the book is of.
     alerts : Alerting, optional
     """
 
@@ -81,6 +88,7 @@ class Housekeeping:
         ladder: Ladder,
         config: PipelineConfig,
         clock: Clock,
+        memory: ResearchStore,
         alerts: Alerting | None = None,
     ) -> None:
         self.broker = broker
@@ -92,6 +100,7 @@ class Housekeeping:
         self.ladder = ladder
         self.config = config
         self.clock = clock
+        self.memory = memory
         self.alerts = alerts
         self.synced = Synced(reachable=False, reason="the broker was not asked yet")
         self.tier = SeniorityTier.TRAINEE
@@ -113,10 +122,11 @@ class Housekeeping:
         StoreError
             If what was found cannot be written down.
         ConfigurationError
-            If the account is kept in another currency than the rules are written for.
+            If the account is kept in another currency than the rules are written for, or is another than the one that the
+            book in the store is of: nothing was written down then.
         """
         now = self.clock.now()
-        self.synced = self.reconciler.sync(now, everything=True)
+        self.synced = self._reach_account() or self.reconciler.sync(now, everything=True)
         closed = self.outcomes.resolve(now)
         mismatched: tuple[str, ...] = ()
         if self.synced.reachable:
@@ -159,6 +169,18 @@ class Housekeeping:
         halted = "; ".join(f"{halt.scope}: {halt.reason}" for halt in halts)
         return self._report("argus", AgentHealth.DEGRADED if halts else AgentHealth.HEALTHY, halted)
 
+    def read_again(self) -> None:
+        """Read the book anew from the store and value it at the prices of now, rounds or not.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read, or the figures not be written down.
+        """
+        now = self.clock.now()
+        self.argus.reload(now)
+        self.argus.mark(now)
+
     def _report(self, agent: str, health: AgentHealth, message: str) -> HealthReport:
         return HealthReport(agent_name=agent, status=health, message=message[:2000], checked_at=self.clock.now())
 
@@ -200,6 +222,25 @@ class Housekeeping:
         by_fills = sum(line.cash for line in self.log.list_ledger())
         if moved is None:
             self.log.move_cash("opening", account.cash - by_fills, now, "cash at the broker at the first start")
+
+    def _reach_account(self) -> Synced | None:
+        """Connect, and refuse an account that the book is not of; return why, where the broker does not answer."""
+        try:
+            self.broker.connect()
+            there = self._account()
+        except (BrokerError, DataError) as error:
+            return Synced(reachable=False, reason=f"{error}")
+        kept = self.memory.load_agent_state(_BOOK_OF)
+        theirs = {"broker": self.broker.name, "account": there.account}
+        if kept == theirs:
+            return None
+        if kept and self.log.cash_movements() is not None:
+            raise ConfigurationError(
+                f"this store keeps the book of {_named(kept)}, and the broker has {_named(theirs)}: an account needs a store "
+                "of its own. Choose the broker and account of before, or another AQF_HOME or AQF_DATABASE_URL."
+            )
+        self.memory.save_agent_state(_BOOK_OF, theirs)
+        return None
 
     def _account(self) -> Account:
         (account,) = read_all(Account, [self.broker.get_account()])
@@ -250,3 +291,7 @@ class Housekeeping:
         if self.synced.reachable:
             return self._report("ares", AgentHealth.HEALTHY, "")
         return self._report("ares", AgentHealth.DEGRADED, f"it answers; at the last round: {self.synced.reason}")
+
+
+def _named(account: Mapping[str, Any]) -> str:
+    return f"account {account['account'] or 'without a name'} at {account['broker']}"

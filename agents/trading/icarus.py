@@ -202,6 +202,10 @@ class Icarus:
         self._store.append_audit(event_type=RESET_EVENT, actor=operator, subject=subject, payload={"at": at.isoformat()})
         self._memory = None
 
+    def restart(self) -> None:
+        """Read the ticker map and what was learned anew from the store, at the next signal."""
+        self._map = self._memory = None
+
     def company_names(self, ticker: str) -> tuple[str, ...]:
         """Return the names of the company behind a ticker, as the ticker map has them."""
         return self._tickers().names_of(ticker)

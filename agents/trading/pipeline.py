@@ -122,6 +122,7 @@ class Pipeline:
             ladder=self.ladder,
             config=config.pipeline,
             clock=context.clock,
+            memory=context.store.service,
             alerts=context.alerts,
         )
         self.judging = Judging(context, self.breakers, self.pythia, self.zeus, self.argus, self.housekeeping)
@@ -194,11 +195,29 @@ class Pipeline:
         return self.argus.resume(scope, actor=actor, now=self.context.clock.now())
 
     def register(self, watchdog: Watchdog) -> None:
-        """Have a watchdog look at every agent; where the broker does not answer it connects again."""
+        """Have a watchdog look at every agent, and restart one that failed where that can help.
+
+        Notes
+        -----
+        A restart drops what the agent remembers, so that nothing it once read wrongly outlives its failure; it closes no
+        breaker, which tries again by itself. ZEUS remembers nothing: each question has a client of its own, so he has none.
+        The broker is connected to anew for Ares, and for Argus the book is read and valued anew.
+
+        Ares and Argus have no breaker. An order that failed must be settled, asked about or its symbol halted, which a
+        fallback that only refuses would pass by; while the broker is away, no order is written down at all. An unknown equity
+        refuses every entry by itself, and a look at the book must not wait for two minutes once the price is there.
+        """
+        gates = self.context.gates
+        restarts = {
+            "icarus": gates.icarus.restart,
+            "hades": gates.hades.restart,
+            "artemis": gates.artemis.restart,
+            "pythia": self.trade_log.forget,
+        }
         for name, breaker in self.breakers.items():
-            watchdog.register(name, breaker.report)
+            watchdog.register(name, breaker.report, restarts.get(name))
         watchdog.register("ares", self.housekeeping.probe, self.context.broker.connect)
-        watchdog.register("argus", self.housekeeping.report_book)
+        watchdog.register("argus", self.housekeeping.report_book, self.housekeeping.read_again)
 
     # The graph's own stages
 

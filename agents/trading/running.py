@@ -51,12 +51,15 @@ class Round:
         At its end.
     dropped : tuple of Dropped
         What the sources had since the last round and was not kept.
+    broker_reachable : bool, default=True
+        Whether the broker answered when it was last asked; where it did not, nothing was ordered.
     """
 
     at: datetime
     traces: tuple[DecisionTrace, ...]
     valuation: Valuation
     dropped: tuple[Dropped, ...] = ()
+    broker_reachable: bool = True
 
 
 def run_round(pipeline: Pipeline, worker: str) -> Round:
@@ -82,7 +85,12 @@ def run_round(pipeline: Pipeline, worker: str) -> Round:
     traces: list[DecisionTrace] = []
     while decided := pipeline.work(worker):
         traces += decided
-    return Round(at=now, traces=tuple(traces), valuation=pipeline.argus.valuation or valuation)
+    return Round(
+        at=now,
+        traces=tuple(traces),
+        valuation=pipeline.argus.valuation or valuation,
+        broker_reachable=pipeline.housekeeping.synced.reachable,
+    )
 
 
 def run_rounds(

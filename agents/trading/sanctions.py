@@ -129,6 +129,10 @@ class ListSource(Protocol):
         """Return the lists; DataError when one is missing or cannot be used."""
         ...
 
+    def forget(self) -> None:
+        """Read the lists anew at the next question, whether they changed or not."""
+        ...
+
 
 class SanctionsFiles:
     """Lists from files, read once and again when a file changes.
@@ -165,6 +169,10 @@ class SanctionsFiles:
             self._read = (state, ScreeningLists(lists=lists, index=NameIndex(name for item in lists for name in item.names)))
         return self._read[1]
 
+    def forget(self) -> None:
+        """Read the files anew at the next question."""
+        self._read = None
+
 
 class FictitiousLists:
     """The made-up lists that ship, always of today: for demonstrations and replays, never for real money.
@@ -187,6 +195,10 @@ class FictitiousLists:
             for item in known.lists
         )
         return ScreeningLists(lists=lists, index=known.index)
+
+    def forget(self) -> None:
+        """Read the files anew at the next question."""
+        self._files.forget()
 
 
 def fictitious_files(dated: datetime | None = None) -> tuple[ListFile, ...]:

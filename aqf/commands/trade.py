@@ -29,6 +29,14 @@ _rounds, _account, _news = option_of("Rounds"), option_of("Account and prices"),
 _rules, _people = option_of("Rules"), option_of("Who is told")
 
 
+def _check_news(_: click.Context, __: click.Parameter, given: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Refuse a file that is not there at the start; one that goes missing later is a source that fails."""
+    for path in given:
+        if not path.is_file():
+            raise click.BadParameter(f"{path} must be a CSV or JSONL file, and there is none.")
+    return given
+
+
 def _read_feeds(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Read NAME=URL, of each one."""
     from agents.trading.feeds import EDGAR
@@ -99,13 +107,19 @@ Examples:
     metavar="MINUTES",
     help="How long an entry waits; below a day (1440) it ends with the session. Daily bars need 6000.",
 )
-@_news("--news", multiple=True, type=click.Path(path_type=Path), help="CSV or JSONL file of news; may be repeated.")
+@_news(
+    "--news",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    callback=_check_news,
+    help="CSV or JSONL file of news; may be repeated.",
+)
 @_news("--feed", "feeds", multiple=True, callback=_read_feeds, metavar="NAME=URL", help="RSS or Atom feed; may be repeated.")
 @_news("--edgar", is_flag=True, help="The newest 8-K filings at the SEC, which wants AQF_CONTACT to be set.")
 @_news(
     "--use-case", "cases", multiple=True, metavar="NAME", help="A use case that tells of the prices of --data; may be repeated."
 )
-@_rules("--lists", type=click.Path(file_okay=False, path_type=Path), help="Sanctions lists.  [AQF_HOME/sanctions]")
+@_rules("--lists", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Sanctions lists.  [AQF_HOME/sanctions]")
 @_rules("--fictitious-lists", is_flag=True, help="Screen against made-up lists: for trying out, on paper.")
 @_rules(
     "--universe",
@@ -141,7 +155,8 @@ def trade(
 ) -> None:
     """Decide on the signals that wait in the store, and look after what was decided before, on paper unless --broker says more.
 
-    Without sanctions lists, without a VIX or a price nothing is traded: each refusal says what bound.
+    Without sanctions lists, without a VIX or a price nothing is traded: each refusal says what bound. One round whose broker
+    does not answer ends with 1; a loop goes on and asks again.
     """
     if click_context.invoked_subcommand is not None:
         if once or every is not None:
@@ -191,7 +206,8 @@ def trade(
             )
             desk = stack.enter_context(opened)
         if every is None:
-            _tell(desk.round(), as_json=as_json)
+            done = desk.round()
+            _tell(done, as_json=as_json)
         else:
             desk.trade(
                 hours=hours,
@@ -202,6 +218,8 @@ def trade(
                 most=rounds,
             )
         desk.look()
+        if every is None and not done.broker_reachable:
+            click_context.exit(1)
 
 
 for command in (ab, alerts, learn, replay, *COMMANDS):
@@ -219,6 +237,7 @@ def _tell(done: Round, *, as_json: bool) -> None:
                     "cash": valuation.cash,
                     "drawdown": valuation.drawdown,
                     "unpriced": list(valuation.unpriced),
+                    "broker_reachable": done.broker_reachable,
                     "traces": [trace.to_dict() for trace in done.traces],
                     "dropped": [
                         {"source": source, "reason": reason, "n": len(keys), "keys": keys[:_MOST_KEYS]}

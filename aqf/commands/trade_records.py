@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from aqf import screen
 from aqf.commands.research import as_json, out_folder
 
 if TYPE_CHECKING:
-    from core.store.decisions import DecisionLog
+    from core.store.decisions import DecisionLog, OpenOrder
     from core.store.opening import Store
     from core.types import DecisionTrace
 
@@ -66,7 +66,7 @@ def status(as_json: bool) -> None:
     else:
         click.echo(
             f"equity {portfolio.equity:,.2f}, {portfolio.drawdown_pct:.2%} below its peak; cash {portfolio.cash:,.2f}; "
-            f"{portfolio.open_positions} positions, {len(orders)} orders that may fill"
+            f"{portfolio.open_positions} positions, {_counted(orders)}"
         )
     for halt in halts:
         click.echo(f"halted {halt.scope} since {halt.halted_at:%Y-%m-%d %H:%M} UTC by {halt.actor}: {halt.reason}")
@@ -82,6 +82,15 @@ def status(as_json: bool) -> None:
         click.echo(
             f"last decision {last[0].decided_at:%Y-%m-%d %H:%M} UTC: {last[0].symbol or '-'} {stage} {constraint}".rstrip()
         )
+
+
+def _counted(orders: Sequence[OpenOrder]) -> str:
+    """Return in words how many orders would buy, and how many would end a position, of which a bracket has two."""
+    from core.types import Side
+
+    n_entries = sum(order.side is Side.BUY for order in orders)
+    n_exits = len(orders) - n_entries
+    return f"{n_entries} entr{'y' if n_entries == 1 else 'ies'} and {n_exits} exit{'' if n_exits == 1 else 's'} that may fill"
 
 
 @click.command(epilog="Example:  aqf trade positions --json")
@@ -110,13 +119,22 @@ def positions(as_json: bool) -> None:
         screen.print_table("Positions", columns, rows, right=columns[1:])
 
 
-_symbol = click.option("--symbol", help="This one alone; all trading otherwise.")
+def _read_symbol(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    if given is None:
+        return None
+    symbol = given.strip().upper()
+    if not symbol or not symbol.isprintable() or " " in symbol:
+        raise click.BadParameter(f"must be one symbol, such as AAPL, was {given!r}.")
+    return symbol
+
+
+_symbol = click.option("--symbol", callback=_read_symbol, help="This one alone; all trading otherwise.")
 
 
 def _scope(symbol: str | None) -> str:
     from core.store.decisions import ALL, symbol_scope
 
-    return ALL if symbol is None else symbol_scope(symbol.strip().upper())
+    return ALL if symbol is None else symbol_scope(symbol)
 
 
 @click.command(epilog='Example:  aqf trade halt --reason "earnings tonight" --symbol AAPL')

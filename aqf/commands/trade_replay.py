@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.command(epilog="Example:  aqf trade replay tests/replay/market.csv --json")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--lists", type=click.Path(file_okay=False, path_type=Path), help="Sanctions lists.  [the made-up ones that ship]"
+    "--lists",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Sanctions lists.  [the made-up ones that ship]",
 )
 @click.option("--sizing", default="ramp", show_default=True, type=click.Choice(["ramp", "kelly", "probation", "fixed"]))
 @as_json

@@ -66,14 +66,31 @@ def test_a_round_places_one_bracket_at_alpaca_and_the_next_none(
 
 @needs_alpaca
 @pytest.mark.usefixtures("keys")
+def test_a_store_in_which_alpaca_was_traded_refuses_the_paper_account(
+    run: Run, prices: Path, news: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with alpaca_world() as world:
+        monkeypatch.setenv("AQF_ALPACA_ENDPOINT", world.address)
+        assert run(*one_round(prices, news, "--broker", "alpaca")).exit_code == 0
+        refused = run(*one_round(prices, news))
+        assert isinstance(refused.exception, ConfigurationError)
+        assert "book of account PA1 at alpaca, and the broker has account paper at paper" in str(refused.exception)
+        assert run("status", "--json").stdout.count('"halts": []') == 1
+        assert run(*one_round(prices, news, "--broker", "alpaca")).exit_code == 0
+
+
+@needs_alpaca
+@pytest.mark.usefixtures("keys")
 def test_alpaca_that_does_not_answer_refuses_the_signal_and_says_so(
     run: Run, prices: Path, news: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AQF_ALPACA_ENDPOINT", "http://127.0.0.1:9")
     done = run(*one_round(prices, news, "--broker", "alpaca"))
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, done.output
     assert "the broker does not answer: " in done.stderr
-    (trace,) = json.loads(done.stdout)["traces"]
+    told = json.loads(done.stdout)
+    assert told["broker_reachable"] is False
+    (trace,) = told["traces"]
     assert trace["binding_constraint"] == "unknown_equity"
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from agents.brokers.broker import Account
+from agents.brokers.paper import PaperBroker
 from aqf.cli import aqf as command
-from core.errors import AQFError
+from core.errors import AQFError, BrokerUnavailableError
 from core.store.opening import Store
 from core.store.trading_lock import trading_alone
 from tests.conftest import make_reachable_folder, sweep
@@ -64,7 +66,7 @@ def news(tmp_path: Path) -> Path:
 
 
 def test_without_lists_everything_is_refused_and_says_what_bound(run: Run, prices: Path, news: Path, tmp_path: Path) -> None:
-    done = run("--once", "--data", str(prices), "--news", str(news), "--lists", str(tmp_path / "nowhere"))
+    done = run("--once", "--data", str(prices), "--news", str(news), "--lists", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert "1 signals decided" in done.stdout
     assert "hades: sanctions_list_missing" in done.stdout
@@ -75,7 +77,7 @@ def test_a_round_orders_and_the_next_tells_of_it(run: Run, prices: Path, news: P
     first = run(*begun)
     assert first.exit_code == 0, first.output
     told = json.loads(first.stdout)
-    assert told["equity"] == 250_000.0
+    assert (told["equity"], told["broker_reachable"]) == (250_000.0, True)
     (trace,) = told["traces"]
     assert (trace["symbol"], trace["status"], trace["binding_constraint"]) == ("AAPL", "submitted", "seniority_cap")
     assert json.loads(run(*begun).stdout)["traces"] == []
@@ -85,6 +87,7 @@ def test_a_round_orders_and_the_next_tells_of_it(run: Run, prices: Path, news: P
     assert status["last_decision"]["symbol"] == "AAPL"
     said = run("status").stdout
     assert "equity 250,000.00" in said
+    assert "0 positions, 1 entry and 2 exits that may fill" in said
     assert "AAPL submitted seniority_cap" in said
     assert run("positions").stdout == "Nothing is held.\n"
 
@@ -205,10 +208,44 @@ def test_bad_rows_are_one_line(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--once", "--loop", "900"), ("--loop", "0"), ("--once", "status"), ("halt",), ("--sizing", "bold", "--once")],
+    [
+        (),
+        ("--once", "--loop", "900"),
+        ("--loop", "0"),
+        ("--once", "status"),
+        ("halt",),
+        ("--sizing", "bold", "--once"),
+        ("--once", "--news", "not/there.csv"),
+        ("--once", "--news", "."),
+        ("--once", "--lists", "not/there"),
+        ("replay", str(REPLAYS / "market.csv"), "--lists", "not/there"),
+        ("halt", "--reason", "x", "--symbol", ""),
+        ("halt", "--reason", "x", "--symbol", " "),
+        ("halt", "--reason", "x", "--symbol", "A B"),
+        ("resume", "--symbol", "A\tB"),
+    ],
 )
 def test_wrong_usage_ends_with_two(run: Run, arguments: tuple[str, ...]) -> None:
-    assert run(*arguments).exit_code == 2
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].startswith(("Error: ", "error: "))
+
+
+def test_a_round_whose_broker_does_not_answer_says_so_and_fails(
+    run: Run, prices: Path, news: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_away(broker: PaperBroker) -> Account:
+        raise BrokerUnavailableError("away")
+
+    arguments = ("--once", "--data", str(prices), "--news", str(news), "--fictitious-lists", "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr(PaperBroker, "get_account", be_away)
+        done = run(*arguments)
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    assert (told["broker_reachable"], told["equity"]) == (False, None)
+    assert "the broker does not answer: away" in done.stderr
+    assert run(*arguments).exit_code == 0
 
 
 def test_nothing_of_a_replay_is_in_the_store(run: Run, store: Store) -> None:

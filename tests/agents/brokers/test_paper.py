@@ -83,7 +83,7 @@ def test_a_bracket_is_bought_and_sold_at_its_target(broker: PaperBroker, owner: 
     assert broker.list_open_orders() == [placed]
     (bought,) = broker.on_bar(bar(1, 99.0))
     assert (bought.leg, bought.price, bought.client_order_id) == (Leg.ENTRY, 99.0, "a")
-    assert broker.get_account() == Account(cash=90_100.0, currency="USD")
+    assert broker.get_account() == Account(cash=90_100.0, currency="USD", account="paper")
     assert broker.list_positions() == [BrokerPosition(symbol="AAA", qty=100.0, avg_cost=99.0)]
     assert [one.client_order_id for one in broker.list_open_orders()] == ["a-sl", "a-tp"]
     (sold,) = broker.on_bar(bar(2, 105.0, high=107.0))

@@ -36,16 +36,17 @@ FREE = MatchingRules(commission_bps=0.0, slippage_bps=0.0)
 
 @dataclass
 class Prices:
-    """The last price of each symbol, as of the clock."""
+    """The last price of each symbol, as of the clock, or as old as `age` says."""
 
     clock: FixedClock
     last: dict[str, float] = field(default_factory=dict)
     bars: dict[str, list[Bar]] = field(default_factory=dict)
     currency: str = "USD"
+    age: timedelta = timedelta(0)
 
     def get_quote(self, symbol: str, as_of: datetime) -> Quote | None:
         price = self.last.get(symbol)
-        return None if price is None else Quote(symbol=symbol, price=price, currency=self.currency, at=as_of)
+        return None if price is None else Quote(symbol=symbol, price=price, currency=self.currency, at=as_of - self.age)
 
     def list_bars(self, symbol: str, as_of: datetime, n: int) -> list[Bar]:
         return [bar for bar in self.bars.get(symbol, []) if bar.at <= as_of][-n:]
@@ -68,6 +69,7 @@ class OpenGates:
     clock: FixedClock
     macro: MacroContext | None = None
     learned: list[tuple[str, bool]] = field(default_factory=list)
+    restarts: int = 0
 
     def judge(self, signal: Any, second: Any) -> Any:
         """As Icarus the signal, as Artemis nothing."""
@@ -78,6 +80,9 @@ class OpenGates:
 
     def screen(self, signal: RawSignal) -> Passed:
         return Passed(FilteredSignal(original=signal, compliance_score=1.0))
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def context(self) -> MacroContext:
         return self.macro or MacroContext(as_of=self.clock.now(), regime=MarketRegime.BULL, vix=14.0, sp500_1m_return=0.03)

@@ -52,3 +52,6 @@ class Lists:
     def load(self) -> ScreeningLists:
         listed = SanctionsList(format=ListFormat.UN, version="test", dated=self.dated, names=self.names)
         return ScreeningLists(lists=(listed,), index=NameIndex(self.names))
+
+    def forget(self) -> None:
+        """Nothing is kept."""

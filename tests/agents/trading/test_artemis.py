@@ -130,6 +130,15 @@ def test_a_view_holds_for_15_minutes_and_not_longer() -> None:
     assert judge.context().vix == 40.0
 
 
+def test_after_a_restart_the_market_is_asked_at_once() -> None:
+    market = Market(18.0)
+    judge = artemis(market)
+    judge.context()
+    market.vix = 40.0
+    judge.restart()
+    assert judge.context().vix == 40.0
+
+
 def test_an_unknown_market_is_asked_again_at_once() -> None:
     market = Market(None)
     judge = artemis(market)

@@ -519,14 +519,14 @@ def test_a_broker_that_places_no_exits_by_themselves_leaves_the_symbol_halted(de
         def __init__(self, inner: Any) -> None:
             for name in ("connect", "list_open_orders", "list_executions", "list_positions", "get_account", "cancel_order"):
                 setattr(self, name, getattr(inner, name))
-            self.name, self.is_paper = "plain", True
+            self.name, self.is_paper = "paper", True
             self.place_order, self.find_order = refused, inner.find_order
 
     plain = desk.restart(broker=Plain(desk.broker.inner))
     plain.pipeline.run([bad_news("AAA")])
     (halt,) = plain.pipeline.argus.halts()
     assert halt.actor == "reconciler"
-    assert halt.reason.endswith("with shares left and no exits, and the broker plain places none for shares that are held")
+    assert halt.reason.endswith("with shares left and no exits, and the broker paper places none for shares that are held")
 
 
 def test_a_sale_of_unknown_outcome_that_turns_out_rejected_leads_to_exits_and_no_halt(desk: Desk) -> None:

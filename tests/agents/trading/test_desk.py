@@ -334,3 +334,19 @@ def test_an_upkeep_that_fails_is_said_and_the_round_goes_on(store: Store, site: 
     assert world.said[0].startswith("the SEC's listings must wait: ")
     world.desk.look()
     assert world.status("apollo")[0] is AgentHealth.DEGRADED
+
+
+def test_sources_that_all_fail_are_asked_again_at_the_next_rest_after_a_restart_and_others_when_due(world: World) -> None:
+    world.wire.failing = ("wire",)
+    world.wire.n_read = 0
+    world.desk.round()
+    world.clock.advance(timedelta(seconds=1))
+    world.desk.look()
+    assert world.status("hermes")[0] is AgentHealth.FAILED
+    world.wire.failing, world.wire.n_read = (), 1
+    world.pass_time(60.0)
+    assert world.wire.asked == 2
+    world.pass_time(840.0)
+    assert world.wire.asked == 2
+    world.pass_time(60.0)
+    assert world.wire.asked == 3

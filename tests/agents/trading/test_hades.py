@@ -181,6 +181,19 @@ def test_a_missing_list_refuses_everything(tmp_path: Path) -> None:
     assert "nowhere.xml" in screening.refusal.reason
 
 
+def test_after_a_restart_the_lists_are_read_at_once_though_no_file_changed() -> None:
+    files, clock = SanctionsFiles(fictitious_files(NOW)), FixedClock(NOW)
+    before = files.load()
+    assert files.load() is before
+    Hades(files, HadesConfig(), clock).restart()
+    assert files.load() is not before
+    made_up = FictitiousLists(clock)
+    index = made_up.load().index
+    assert made_up.load().index is index
+    Hades(made_up, HadesConfig(), clock).restart()
+    assert made_up.load().index is not index
+
+
 def test_the_made_up_lists_screen_at_any_time() -> None:
     clock = FixedClock(NOW)
     hades = Hades(FictitiousLists(clock), HadesConfig(), clock)

@@ -113,6 +113,16 @@ def test_tickers_that_came_with_the_signal_are_kept() -> None:
     assert icarus().judge(original, NOW) == original
 
 
+def test_after_a_restart_the_ticker_map_is_read_at_once() -> None:
+    store = Memoryless(APPLE)
+    scanner = Icarus(store, IcarusConfig(), FixedClock(NOW))
+    assert scanner.company_names("BFA") == ()
+    store.mappings = [TickerMapping(supplier_name="Bosch Fastening", ticker="BFA", exchange=Exchange.XETRA)]
+    assert scanner.company_names("BFA") == ()
+    scanner.restart()
+    assert scanner.company_names("BFA") == ("Bosch Fastening",)
+
+
 @pytest.mark.parametrize("supplier", ["Cargill", "Nobody Knows Them", None])
 def test_a_private_or_unknown_supplier_is_out_of_the_universe(supplier: str | None) -> None:
     judged = icarus().judge(signal(affected_tickers=(), supplier=supplier), NOW)

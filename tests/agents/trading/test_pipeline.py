@@ -1,28 +1,33 @@
 """The pipeline from a signal to its outcome, over a real store and a paper broker."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from agents.brokers.broker import Account
+from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.alerts import Alert, Alerts, AlertsConfig
 from agents.trading.ares import AresConfig
 from agents.trading.context import PipelineConfig, TradingConfig, find_lists
 from agents.trading.gates import build_gates
-from agents.trading.limits import LimitsConfig
+from agents.trading.limits import BookView, LimitsConfig
 from agents.trading.milestones import MilestonesConfig, StageRules
 from agents.trading.pythia import PythiaConfig
 from agents.trading.sanctions import FictitiousLists, SanctionsFiles
 from agents.trading.seniority import SeniorityConfig
 from agents.trading.watchdog import Watchdog, WatchdogConfig
 from core.clock import FixedClock
+from core.errors import BrokerUnavailableError, ConfigurationError
 from core.settings import Settings
 from core.store.opening import Store, open_store
 from core.store.trading_records import HitRate, MilestoneStage
 from core.types import AgentHealth, BindingConstraint, PipelineStatus, RawSignal, Side, Stage
-from tests.agents.trading.desk import CASH, NOW, Desk, Prices, bad_news, build_desk, signal
+from tests.agents.trading.desk import CASH, NOW, Desk, OpenGates, Prices, bad_news, build_desk, signal
 from tests.agents.trading.sized import hit_rate
 from tests.conftest import Server
 
@@ -348,6 +353,33 @@ def test_a_halt_cancels_entries_that_wait_and_leaves_exits(desk: Desk) -> None:
     assert voided == [True]
 
 
+@pytest.mark.parametrize(("scope", "buys"), [("all", False), ("symbol:AAA", True), ("symbol:CCC", True)])
+def test_a_halt_that_comes_after_the_limits_were_checked_stops_the_order_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, scope: str, buys: bool
+) -> None:
+    """AAA is held; news to sell it and to buy BBB are within the limits when somebody halts."""
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    argus = desk.pipeline.argus
+    look = argus.view
+
+    def halt_after_looking() -> BookView:
+        seen = look()
+        argus.halt(scope, reason="fire", actor="operator", now=desk.clock.now())
+        return seen
+
+    monkeypatch.setattr(argus, "view", halt_after_looking)
+    sale, entry = desk.pipeline.run([bad_news("AAA"), signal("BBB")])
+    sells = scope == "symbol:CCC"
+    expected = {True: None, False: (Stage.ARES, BindingConstraint.HALTED)}
+    for trace, goes in ((sale, sells), (entry, buys)):
+        ended = (trace.killed_at_stage, trace.binding_constraint) if trace.status is PipelineStatus.KILLED else None
+        assert ended == expected[goes]
+    assert {row["symbol"] for row in desk.rows("paper_orders")} == ({"AAA", "BBB"} if buys else {"AAA"})
+    assert len(desk.rows("order_intents", symbol="AAA")) == 3 + sells
+
+
 def test_a_cooldown_of_any_length_is_kept(store: Store) -> None:
     ares = AresConfig(expiry_minutes=600.0)
     config = TradingConfig(ares=ares, limits=LimitsConfig(cooldown_hours=72.0), pipeline=PipelineConfig(tick_seconds=0.0))
@@ -392,6 +424,105 @@ def test_a_watchdog_sees_every_agent_the_broker_and_the_book(desk: Desk) -> None
     del desk.prices.last["BBB"]
     desk.pipeline.tick()
     assert {report.status for report in dog.look() if report.agent_name == "argus"} == {AgentHealth.FAILED}
+
+
+class Registry:
+    """A watchdog that only remembers how everybody is restarted."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.restarts: dict[str, Callable[[], None] | None] = {}
+        desk.pipeline.register(self)  # type: ignore[arg-type]
+
+    def register(self, name: str, check: Any, restart: Callable[[], None] | None = None) -> None:
+        self.restarts[name] = restart
+
+    def restart(self, name: str) -> None:
+        restart = self.restarts[name]
+        assert restart is not None
+        restart()
+
+
+def test_a_broker_that_was_away_is_connected_to_anew_by_the_watchdog(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.pipeline.recover()
+    get_account, connected = desk.broker.get_account, []
+
+    def answer() -> Account:
+        if not connected:
+            raise BrokerUnavailableError("the line is cut")
+        found: Account = get_account()
+        return found
+
+    monkeypatch.setattr(desk.broker, "get_account", answer)
+    monkeypatch.setattr(desk.broker, "connect", lambda: connected.append(desk.clock.now()))
+    dog = Watchdog(desk.store.trading, WatchdogConfig(), desk.clock, Alerts([], AlertsConfig(), desk.clock))
+    desk.pipeline.register(dog)
+    seen = [{report.agent_name: report.status for report in dog.look()}["ares"] for _ in range(2)]
+    assert seen == [AgentHealth.FAILED, AgentHealth.HEALTHY]
+    assert connected == [NOW]
+
+
+def test_every_agent_that_remembers_something_has_a_restart_and_zeus_has_none(desk: Desk) -> None:
+    registry, gates = Registry(desk), desk.context.gates.icarus
+    assert isinstance(gates, OpenGates)
+    for n, name in enumerate(("icarus", "hades", "artemis"), start=1):
+        registry.restart(name)
+        assert gates.restarts == n
+    assert [name for name, restart in registry.restarts.items() if restart is None] == ["zeus"]
+
+
+def test_a_restart_of_pythia_counts_what_was_closed_elsewhere_meanwhile(desk: Desk) -> None:
+    registry, log = Registry(desk), desk.pipeline.trade_log
+    assert log.count_closed() == 0
+    other = desk.restart()
+    other.pipeline.run([signal("AAA")])
+    for price in (100.0, 106.0):
+        other.bar("AAA", price)
+        other.pipeline.tick()
+    assert log.count_closed() == 0
+    registry.restart("pythia")
+    assert log.count_closed() == 1
+
+
+def test_a_restart_of_argus_values_the_book_without_a_round(desk: Desk) -> None:
+    registry = Registry(desk)
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    del desk.prices.last["AAA"]
+    assert desk.pipeline.tick().equity is None
+    desk.prices.last["AAA"] = 101.0
+    registry.restart("argus")
+    assert desk.pipeline.housekeeping.report_book().status is AgentHealth.HEALTHY
+    assert desk.pipeline.argus.view().equity == CASH + 5.0
+
+
+def test_a_store_keeps_the_book_of_one_account_and_refuses_another_before_anything_changes(desk: Desk) -> None:
+    """Taken for the same account, 7 of cash where 50,000 were would be a withdrawal, and no share of AAA a mismatch."""
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", 100.0)
+    desk.pipeline.tick()
+    broker = PaperBroker(desk.store.trading.gateway, PaperConfig(account="other", initial_cash=7.0), desk.clock)
+    for _ in range(2):
+        with pytest.raises(
+            ConfigurationError, match="book of account paper at paper, and the broker has account other at paper"
+        ):
+            desk.restart(broker=broker).pipeline.run([signal("BBB")])
+    assert [amount for _, amount in desk.pipeline.log.list_cash_movements()] == [CASH]
+    assert desk.pipeline.argus.halts() == []
+    assert desk.restart().pipeline.recover().valuation.equity == CASH
+
+
+def test_a_book_that_was_begun_before_its_account_was_kept_is_of_the_next(desk: Desk, owner: psycopg.Connection) -> None:
+    desk.pipeline.recover()
+    owner.execute("delete from agent_state")
+    desk.restart().pipeline.recover()
+    assert desk.store.service.load_agent_state("trading account") == {"broker": "paper", "account": "paper"}
+
+
+def test_an_account_that_never_opened_a_book_does_not_keep_others_from_it(desk: Desk) -> None:
+    desk.store.service.save_agent_state("trading account", {"broker": "alpaca", "account": "PA1"})
+    assert desk.pipeline.recover().valuation.equity == CASH
+    assert desk.store.service.load_agent_state("trading account") == {"broker": "paper", "account": "paper"}
 
 
 def test_changes_of_state_are_told_once(store: Store) -> None:

@@ -20,12 +20,14 @@ from agents.trading.context import PipelineConfig, TradingConfig
 from agents.trading.exits import RESCUE
 from agents.trading.limits import LimitsConfig
 from agents.trading.market_data import Bar
+from agents.trading.milestones import MilestonesConfig, StageRules
 from agents.trading.seniority import SeniorityConfig
 from core.clock import FixedClock
 from core.errors import BrokerOutcomeUnknownError
 from core.settings import Settings
 from core.store.decisions import ANEW
 from core.store.opening import Store, open_store
+from core.store.trading_records import MilestoneStage
 from core.types import PipelineStatus, RawSignal, Side
 from tests.agents.trading.desk import NOW, Desk, bad_news, build_desk, refused, signal
 from tests.conftest import Server
@@ -34,12 +36,28 @@ SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE")
 CASH = 20_000.0
 MOVES = st.sampled_from([-0.09, -0.02, 0.0, 0.01, 0.08])
 VOLUMES = st.sampled_from([4, 999])
-CONFIG = TradingConfig(
-    ares=AresConfig(expiry_minutes=300.0),
-    limits=LimitsConfig(cooldown_hours=4.0, seniority=SeniorityConfig(paper_caps=(0.03, 0.03, 0.03, 0.03))),
-    pipeline=PipelineConfig(tick_seconds=0.0),
+SECTORS = {"AAA": "one", "BBB": "one", "CCC": "two", "DDD": "two", "EEE": "two"}
+MAX_POSITIONS, MAX_PER_SECTOR = 3, 2
+MAX_DEPLOYED = st.sampled_from([0.05, 0.9])
+"""Of twenty thousand a thousand, two entries of 2 %; or so much that the other caps bind."""
+RULES = StageRules(
+    stage=MilestoneStage.SCALE, from_equity=0.0, max_size=0.03, kill_drawdown=0.07, max_positions=MAX_POSITIONS, max_tier=2
 )
 PARTIAL = MatchingRules(commission_bps=10.0, slippage_bps=0.0, participation_limit=0.5)
+
+
+def build_config(max_deployed: float) -> TradingConfig:
+    return TradingConfig(
+        milestones=MilestonesConfig(stages=(RULES,)),
+        ares=AresConfig(expiry_minutes=300.0),
+        limits=LimitsConfig(
+            cooldown_hours=4.0,
+            max_deployed=max_deployed,
+            max_per_sector=MAX_PER_SECTOR,
+            seniority=SeniorityConfig(paper_caps=(0.03, 0.03, 0.03, 0.03)),
+        ),
+        pipeline=PipelineConfig(tick_seconds=0.0),
+    )
 
 
 class PowerCut(BaseException):
@@ -87,8 +105,8 @@ class TradingDay(RuleBasedStateMachine):
 
     server: Server
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(max_deployed=MAX_DEPLOYED, first=st.sampled_from([SYMBOLS, ("DDD", "CCC", "EEE"), ()]))
+    def open(self, max_deployed: float, first: tuple[str, ...]) -> None:
         self.database = self.server.create(self.server.template)
         self.home = Path(tempfile.mkdtemp(prefix="aqf-day-"))
         self.store: Store = open_store(Settings(home=self.home, database_url=self.database))  # type: ignore[arg-type]
@@ -98,14 +116,16 @@ class TradingDay(RuleBasedStateMachine):
             self.store,
             broker=Cutting(broker),
             prices=dict.fromkeys(SYMBOLS, 100.0),
-            config=CONFIG,
+            config=build_config(max_deployed),
             clock=self.clock,
-            sectors={symbol: symbol for symbol in SYMBOLS},
+            sectors=SECTORS,
         )
+        self.max_deployed = max_deployed
         self.sent: list[RawSignal] = []
         self.halted_with: set[str] | None = None
         self.settled = False
         self.attempt(self.desk.pipeline.recover)
+        self.hear(list(first), bad=False)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -125,11 +145,25 @@ class TradingDay(RuleBasedStateMachine):
     def advance(self, minutes: int) -> None:
         self.clock.advance(timedelta(minutes=minutes))
 
-    @rule(symbols=st.lists(st.sampled_from(SYMBOLS), min_size=1, max_size=3), bad=st.booleans())
+    @rule(symbols=st.lists(st.sampled_from(SYMBOLS), min_size=1, max_size=5), bad=st.booleans())
     def hear(self, symbols: list[str], bad: bool) -> None:
         made = [(bad_news if bad else signal)(symbol, published_at=self.clock.now()) for symbol in symbols]
         self.sent += made
+        before = {order.client_order_id for order in self.entries()}
         self.attempt(lambda: self.desk.pipeline.run(made))
+        if not {order.client_order_id for order in self.entries()} <= before:
+            self.check_that_the_entries_fit()
+
+    def entries(self) -> list[BrokerOrder]:
+        return [order for order in self.desk.broker.inner.list_open_orders() if order.side is Side.BUY]
+
+    def check_that_the_entries_fit(self) -> None:
+        """What is held, and what may still be bought at the price of now, is within the share that may be deployed."""
+        inner, prices = self.desk.broker.inner, self.desk.prices.last
+        held = sum(position.qty * prices[position.symbol] for position in inner.list_positions())
+        limits = {row["client_order_id"]: float(row["limit_price"]) for row in self.desk.rows("paper_orders")}
+        waiting = sum((order.qty - order.filled_qty) * limits[order.client_order_id] for order in self.entries())
+        assert held + waiting <= self.max_deployed * (inner.get_account().cash + held) + 1e-6
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -252,11 +286,11 @@ class TradingDay(RuleBasedStateMachine):
 
     @invariant()
     def no_cap_is_passed(self) -> None:
-        orders = self.desk.broker.inner.list_open_orders()
-        entries = [order.symbol for order in orders if order.side is Side.BUY]
+        entries = [order.symbol for order in self.entries()]
         held = [position.symbol for position in self.desk.broker.inner.list_positions()]
         assert len(entries) == len(set(entries))
-        assert len({*entries, *held}) <= 8
+        assert len({*entries, *held}) <= MAX_POSITIONS
+        assert max(Counter(SECTORS[symbol] for symbol in {*entries, *held}).values(), default=0) <= MAX_PER_SECTOR
         for trade in self.desk.store.trading.trades.list_trades():
             assert trade.position_pct <= 0.03
             assert trade.qty * (trade.fill_price or 0.0) <= 0.03 * 1.2 * CASH

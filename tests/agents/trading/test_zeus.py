@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from agents.trading.chat import ChatConfig, OpenAIChat, SpendingLog
 from agents.trading.context import PipelineConfig, TradingConfig
-from agents.trading.zeus import quote
+from agents.trading.zeus import Verdict, Zeus, ZeusConfig, quote
 from core.clock import FixedClock
 from core.settings import ModelPrice, Settings
 from core.store.knowledge_records import KnowledgeDocument
@@ -20,6 +20,7 @@ from core.store.trading_records import KnowledgeCollection
 from core.types import BindingConstraint, DecisionTrace, PipelineStatus, RawSignal, Stage
 from tests.agents.scripted_openai import Answer, ScriptedOpenAI, Step, fail, say
 from tests.agents.trading.desk import NOW, Desk, build_desk, signal
+from tests.agents.trading.sized import sized
 
 KEY = "sk-test-5fa1c0ffee5fa1c0ffee"
 REASONING = (
@@ -125,6 +126,36 @@ def test_an_override_only_lowers_the_stake(store: Store, model: ScriptedOpenAI, 
     assert decide(desk).position_pct == stake
 
 
+class Says:
+    """A model that gives one verdict, whatever it is asked."""
+
+    def __init__(self, **changes: Any) -> None:
+        values = {"approved": True, "confidence": 0.8, "position_size_override": None, "flags": [], "reasoning": REASONING}
+        self.answer = json.dumps(values | changes)
+
+    def ask(self, **more: Any) -> str:
+        return self.answer
+
+
+@pytest.mark.parametrize(("override", "stake"), [(0.004, 0.004), (0.01, 0.01), (0.5, 0.01), (None, 0.01)])
+def test_a_verdict_stakes_at_most_what_was_asked_for(override: float | None, stake: float) -> None:
+    judged = Zeus(Says(position_size_override=override), None, ZeusConfig()).judge(sized(0.02), "AAA", 0.01, NOW)
+    assert isinstance(judged, Verdict)
+    assert judged.size == stake
+
+
+@pytest.mark.parametrize(("says", "stake"), [(0.5, 0.01), (0.011, 0.01), (0.01, 0.01), (0.004, 0.004)])
+def test_the_caps_bind_again_after_the_verdict_whatever_it_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch, says: float, stake: float
+) -> None:
+    """A trainee stakes one percent, also where a director forgot it: five shares of 100 on 50,000, or two."""
+    desk = build_desk(store, chat=Says())
+    verdict = Verdict(size=says, confidence=0.8, reasoning=REASONING)
+    monkeypatch.setattr(desk.pipeline.zeus, "judge", lambda *arguments: verdict)
+    assert decide(desk).position_pct == stake
+    assert desk.rows("paper_orders")[0]["qty"] == (5 if stake == 0.01 else 2)
+
+
 BROKEN: dict[str, list[Step]] = {
     "an outage": [fail(503)],
     "no answer at all": [],
@@ -169,6 +200,35 @@ def test_a_cap_stops_the_call_that_could_pass_it(store: Store, model: ScriptedOp
     desk.clock.advance(timedelta(hours=10))
     assert killed(decide(desk, signal("AAA")))[1] is BindingConstraint.BUDGET
     assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("spent", "ago", "binds"),
+    [
+        # The next call may cost two cents and a little: 4.97 of five dollars leave room for it, 4.98 do not.
+        (4.97, timedelta(hours=15), None),
+        (4.98, timedelta(hours=15), "for the day"),  # at midnight of this day
+        (4.98, timedelta(0), "for the day"),
+        (4.98, timedelta(hours=15, seconds=1), None),  # the day before
+        (99.97, timedelta(days=400), None),
+        (99.98, timedelta(days=400), "for all days"),
+        (100.5, timedelta(days=1), "for all days"),
+    ],
+)
+def test_a_day_counts_from_midnight_and_all_days_count_for_ever(
+    store: Store, model: ScriptedOpenAI, spent: float, ago: timedelta, binds: str | None
+) -> None:
+    desk = open_desk(store, model)
+    bill = {"model": "m", "input_tokens": 1, "output_tokens": 1, "cost_usd": spent, "price_known": True}
+    SpendingLog(store.trading.gateway).record({**bill, "role": "bull", "symbol": "AAA", "recorded_at": NOW - ago})
+    model.script = script(verdict()) if binds is None else []
+    trace = decide(desk)
+    if binds is None:
+        assert trace.status is PipelineStatus.SUBMITTED
+    else:
+        assert killed(trace) == (Stage.ZEUS, BindingConstraint.BUDGET)
+        assert binds in str(trace.kill_reason)
+        assert model.requests == []
 
 
 def test_what_a_source_writes_is_quoted_and_cannot_leave_its_quotes(store: Store, model: ScriptedOpenAI) -> None:
