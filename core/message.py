@@ -56,12 +56,14 @@ class Message:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for name, codec in _codecs(type(self)).items():
+        for name, check in _checks(type(self)):
+            given = getattr(self, name)
             try:
-                value = codec.check(getattr(self, name))
+                value = check(given)
             except _Mismatch as mismatch:
                 raise mismatch.of(type(self), name) from None
-            object.__setattr__(self, name, value)
+            if value is not given:
+                object.__setattr__(self, name, value)
         self._check()
 
     def _check(self) -> None:
@@ -88,9 +90,9 @@ class Message:
                 close = difflib.get_close_matches(str(key), codecs, n=1)
                 hint = f"did you mean `{close[0]}`? " if close else ""
                 raise DataError(f"`{cls.__name__}` has no field `{key}`; {hint}Allowed: {', '.join(codecs)}.")
-        for item in fields(cls):  # type: ignore[arg-type]
-            if item.name not in data and item.default is MISSING and item.default_factory is MISSING:
-                raise DataError(f"`{cls.__name__}` needs the field `{item.name}`, which is not there.")
+        for name in _needed(cls):
+            if name not in data:
+                raise DataError(f"`{cls.__name__}` needs the field `{name}`, which is not there.")
         values = {}
         for key, raw in data.items():
             try:
@@ -124,14 +126,20 @@ class _Codec:
     decode: Callable[[Any], Any] = lambda value: value
 
 
+@functools.cache
 def _codecs(cls: Any) -> dict[str, _Codec]:
-    return _compiled(cls)
+    hints = get_type_hints(cls, include_extras=True)
+    return {item.name: _codec(hints[item.name]) for item in fields(cls)}
 
 
 @functools.cache
-def _compiled(cls: Any) -> dict[str, _Codec]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {item.name: _codec(hints[item.name]) for item in fields(cls)}
+def _checks(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    return tuple((name, codec.check) for name, codec in _codecs(cls).items())
+
+
+@functools.cache
+def _needed(cls: Any) -> tuple[str, ...]:
+    return tuple(item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING)
 
 
 def _codec(hint: Any) -> _Codec:
@@ -152,8 +160,10 @@ def _codec(hint: Any) -> _Codec:
 
 
 def _ruled(inner: _Codec, rules: tuple[Rule, ...]) -> _Codec:
+    check_type = inner.check
+
     def check(value: Any) -> Any:
-        value = inner.check(value)
+        value = check_type(value)
         for rule in rules:
             if not rule.holds(value):
                 raise _Mismatch(rule.expected, value)
@@ -221,12 +231,16 @@ def _text(value: Any) -> str:
 
 
 def _float(value: Any) -> float:
+    if type(value) is float and math.isfinite(value):  # the abstract classes below are slow to ask
+        return value
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
         raise _Mismatch("a finite number", value)
     return float(value)
 
 
 def _int(value: Any) -> int:
+    if type(value) is int:
+        return value
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise _Mismatch("a whole number", value)
     return int(value)
@@ -263,6 +277,8 @@ def _json(value: Any) -> Any:
 
 
 def _utc(value: Any) -> datetime:
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
     if not isinstance(value, datetime):
         raise _Mismatch("a datetime", value)
     if value.utcoffset() != timedelta(0):
