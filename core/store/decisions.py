@@ -180,11 +180,11 @@ class DecisionLog:
         rows = self.gateway.select("decision_traces", where=where, order=("decided_at", "trace_id")) if signal_ids else []
         return [read_message(DecisionTrace, row) for row in rows]
 
-    def list_open_orders(self) -> list[OpenOrder]:
-        """Return orders that may still be filled, oldest first."""
+    def list_open_orders(self, *, decided_only: bool = False) -> list[OpenOrder]:
+        """Return orders that may still be filled, oldest first; all, or without the exits that only watch over what is held."""
         where = {"status": ("in", [state.value for state in OPEN_STATES])}
         rows = self.gateway.select("order_intents", where=where, order=("created_at", "client_order_id"))
-        return [read_message(OpenOrder, row) for row in rows]
+        return [read_message(OpenOrder, row) for row in rows if not decided_only or "order" in row["payload"]]
 
     def list_fills(self, client_order_ids: Sequence[str]) -> list[Fill]:
         """Return the fills of some orders, oldest first."""

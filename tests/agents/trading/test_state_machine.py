@@ -39,6 +39,7 @@ CONFIG = TradingConfig(
     limits=LimitsConfig(cooldown_hours=4.0, seniority=SeniorityConfig(paper_caps=(0.03, 0.03, 0.03, 0.03))),
     pipeline=PipelineConfig(tick_seconds=0.0),
 )
+_CALLS = ("place_order", "place_orders", "place_exits", "cancel_order", "find_order", "list_executions", "list_open_orders")
 PARTIAL = MatchingRules(commission_bps=10.0, slippage_bps=0.0, participation_limit=0.5)
 
 
@@ -57,7 +58,7 @@ class Cutting:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
-        if name not in ("place_order", "place_exits", "cancel_order", "find_order", "list_executions", "list_open_orders"):
+        if name not in _CALLS:
             return found
 
         def call(*arguments: Any, **more: Any) -> Any:
@@ -67,7 +68,7 @@ class Cutting:
                 return refused(arguments[0])
             answer = found(*arguments, **more)
             self._pass()
-            if self.silent and name in ("place_order", "place_exits"):
+            if self.silent and name in ("place_order", "place_orders", "place_exits"):
                 self.silent = False
                 raise BrokerOutcomeUnknownError("the line went dead")
             return answer
