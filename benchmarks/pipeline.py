@@ -6,9 +6,9 @@ day is simulated: after every 200 signals half an hour passes and the stocks tha
 exits are touched, trades close and the next sizes learn from them; all of that is in the time, but for drawing the prices.
 Of 20 signals 9 are good news, 4 bad news, 2 earnings, and one each a routine filing, neutral, out of the universe, a
 sanctioned name and an ESG term; Icarus mutes no pattern, or most would die there. Apart from that, signals that all become
-orders, fifteen between two closings, which is what the largest stage allows; what the closings take is printed beside them.
-The latency of a signal is that of its batch, from the first signal taken to the last trace committed. The goals hold for
-both: for the mix, and for orders alone.
+orders, fifteen a round of three minutes, which is what the largest stage allows; each round begins with a tick, and what
+filling and closing them in between takes is printed beside. The latency of a signal is that of its batch, from the first
+signal taken to the last trace committed. The goals hold for both: for the mix, and for orders alone.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def run_traded(desk: _Desk, rounds: int) -> dict[str, Any]:
             desk.broker.on_bars(bars)
             desk.pipeline.tick()
             closing += time.perf_counter() - before
-        desk.market.clock.advance(timedelta(hours=49))
+        desk.market.clock.advance(timedelta(minutes=1))  # so that the next round begins with a look at the broker and the book
     figures = _figures(len(latencies), seconds, latencies) | {"orders": orders, "orders_per_second": round(orders / seconds, 1)}
     return figures | {"fill_and_close_ms_per_trade": round(1000.0 * closing / max(1, orders), 2)}
 
