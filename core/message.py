@@ -56,7 +56,7 @@ class Message:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for name, check in _checks(type(self)):
+        for name, check in _shape(type(self)).checks:
             given = getattr(self, name)
             try:
                 value = check(given)
@@ -71,7 +71,7 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message as values that JSON can carry; times in ISO 8601."""
-        return {name: codec.encode(getattr(self, name)) for name, codec in _codecs(type(self)).items()}
+        return {name: codec.encode(getattr(self, name)) for name, codec in _shape(type(self)).codecs.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -84,13 +84,14 @@ class Message:
         """
         if not isinstance(data, Mapping):
             raise DataError(f"`{cls.__name__}` must be read from a mapping, was {_brief.repr(data)}.")
-        codecs = _codecs(cls)
+        shape = _shape(cls)
+        codecs = shape.codecs
         for key in data:
             if key not in codecs:
                 close = difflib.get_close_matches(str(key), codecs, n=1)
                 hint = f"did you mean `{close[0]}`? " if close else ""
                 raise DataError(f"`{cls.__name__}` has no field `{key}`; {hint}Allowed: {', '.join(codecs)}.")
-        for name in _needed(cls):
+        for name in shape.needed:
             if name not in data:
                 raise DataError(f"`{cls.__name__}` needs the field `{name}`, which is not there.")
         values = {}
@@ -126,20 +127,26 @@ class _Codec:
     decode: Callable[[Any], Any] = lambda value: value
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shape:
+    codecs: dict[str, _Codec]
+    checks: tuple[tuple[str, Callable[[Any], Any]], ...]
+    needed: tuple[str, ...]
+
+
+def _shape(cls: Any) -> _Shape:
+    return _compiled(cls)
+
+
 @functools.cache
-def _codecs(cls: Any) -> dict[str, _Codec]:
+def _compiled(cls: Any) -> _Shape:
     hints = get_type_hints(cls, include_extras=True)
-    return {item.name: _codec(hints[item.name]) for item in fields(cls)}
-
-
-@functools.cache
-def _checks(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-    return tuple((name, codec.check) for name, codec in _codecs(cls).items())
-
-
-@functools.cache
-def _needed(cls: Any) -> tuple[str, ...]:
-    return tuple(item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING)
+    codecs = {item.name: _codec(hints[item.name]) for item in fields(cls)}
+    return _Shape(
+        codecs=codecs,
+        checks=tuple((name, codec.check) for name, codec in codecs.items()),
+        needed=tuple(item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING),
+    )
 
 
 def _codec(hint: Any) -> _Codec:

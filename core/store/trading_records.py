@@ -543,8 +543,12 @@ def read_message(cls: type[_M], row: Row) -> _M:
     return cls.from_dict({name: _plain(value) for name, value in row.items() if name in names})
 
 
-@functools.cache
 def _field_names(cls: Any) -> frozenset[str]:
+    return _known_fields(cls)
+
+
+@functools.cache
+def _known_fields(cls: Any) -> frozenset[str]:
     return frozenset(item.name for item in fields(cls))
 
 

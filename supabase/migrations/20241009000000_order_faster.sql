@@ -1,5 +1,5 @@
--- What takes the time of an order out of it: a turn's orders in one transaction, the view of the market in one statement, and the last
--- trades by an index. Exists because a turn decides on several orders at the same moment, and a desk shall stand 300 of them a second.
+-- What takes the time of an order out of it: a turn's orders in one transaction, the view of the market in one statement, and what is open
+-- and what was last traded by indexes. Exists because a turn decides on several orders at one moment, and a desk shall stand 300 a second.
 
 -- Places orders in their order, each as place_paper_order does, all of them or none, and returns them in the same order.
 create or replace function public.place_paper_orders(payload jsonb) returns setof public.paper_orders
@@ -32,6 +32,7 @@ create or replace function public.record_decisions(payload jsonb) returns void
 language plpgsql security invoker set search_path = '' as $$
 declare
   v_item jsonb;
+  v_told text[];  -- of which orders it is told what became: by these the indexes are used, whatever the planner thinks of JSON
 begin
   if record_decisions.payload ? 'signals' then
     insert into public.signals (signal_id, source, source_key, source_url, headline, summary, published_at, category, severity, affected_tickers,
@@ -69,15 +70,16 @@ begin
     from pg_catalog.jsonb_array_elements(record_decisions.payload -> 'trades') x;
   end if;
   if record_decisions.payload ? 'statuses' then
+    v_told := array(select x ->> 'client_order_id' from pg_catalog.jsonb_array_elements(record_decisions.payload -> 'statuses') x);
     -- A fill says more than the broker's word on its order: what is filled stays filled, and what ended does not live again.
     update public.order_intents i set status = (x ->> 'status')::public.pipeline_status
     from pg_catalog.jsonb_array_elements(record_decisions.payload -> 'statuses') x
-    where i.client_order_id = x ->> 'client_order_id' and i.status not in ('filled', 'cancelled', 'expired', 'rejected', 'closed')
-      and i.status <> (x ->> 'status')::public.pipeline_status
-      and not (i.status = 'partially_filled' and x ->> 'status' = 'submitted');
+    where i.client_order_id = any(v_told) and i.client_order_id = x ->> 'client_order_id' and i.status not in ('filled', 'cancelled', 'expired', 'rejected', 'closed')
+      and i.status <> (x ->> 'status')::public.pipeline_status and not (i.status = 'partially_filled' and x ->> 'status' = 'submitted');
     update public.trades t set order_id = x ->> 'order_id'
     from pg_catalog.jsonb_array_elements(record_decisions.payload -> 'statuses') x
-    where t.client_order_id = x ->> 'client_order_id' and x ->> 'order_id' is not null and t.order_id is distinct from x ->> 'order_id';
+    where t.client_order_id = any(v_told) and t.client_order_id = x ->> 'client_order_id' and x ->> 'order_id' is not null
+      and t.order_id is distinct from x ->> 'order_id';
   end if;
   if record_decisions.payload ? 'fills' then
     for v_item in select x from pg_catalog.jsonb_array_elements(record_decisions.payload -> 'fills') with ordinality as f (x, n) order by n loop
@@ -89,9 +91,9 @@ begin
   if record_decisions.payload ? 'statuses' then
     -- An order that ended without a single share was never a trade.
     update public.trades t set voided = true
-    from pg_catalog.jsonb_array_elements(record_decisions.payload -> 'statuses') x
-    join public.order_intents i on i.client_order_id = x ->> 'client_order_id'
-    where t.client_order_id = i.client_order_id and not t.voided and t.qty = 0 and i.status in ('cancelled', 'expired', 'rejected');
+    from public.order_intents i
+    where i.client_order_id = any(v_told) and t.client_order_id = i.client_order_id and not t.voided and t.qty = 0
+      and i.status in ('cancelled', 'expired', 'rejected');
   end if;
   if record_decisions.payload ? 'traces' then
     perform public.record_decision_traces(record_decisions.payload -> 'traces');
@@ -111,13 +113,22 @@ begin
 end
 $$;
 
-create index if not exists trades_recorded_at on public.trades (recorded_at) where not voided;
+-- Orders that may still be filled, oldest first. The states are named here, so that their index serves; it cannot serve parameters.
+create or replace function public.list_open_intents() returns setof public.order_intents
+language sql stable security invoker set search_path = '' as $$
+  select i.* from public.order_intents i where i.status in ('pending', 'submitted', 'partially_filled', 'unknown')
+  order by i.created_at, i.client_order_id
+$$;
+
+-- As they are asked for: `voided is false` is not seen to be `not voided`.
+create index if not exists trades_recorded_at on public.trades (recorded_at) where voided is false;
+create index if not exists trades_still_open on public.trades (recorded_at, trade_id) where hit is null and voided is false;
 
 do $$
 declare
   v_name text;
 begin
-  foreach v_name in array array['public.place_paper_orders(jsonb)', 'public.record_macro_context(jsonb)'] loop
+  foreach v_name in array array['public.place_paper_orders(jsonb)', 'public.record_macro_context(jsonb)', 'public.list_open_intents()'] loop
     execute pg_catalog.format('revoke execute on function %s from public, anon, authenticated', v_name);
     execute pg_catalog.format('grant execute on function %s to service_role', v_name);
   end loop;

@@ -184,6 +184,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "halt_trading": NOTHING,
     "import_dataset": NOTHING,
     "keep_seniority_history": NOTHING,
+    "list_open_intents": NOTHING,
     "load_panel": {"researcher": "execute"},
     "mark_hit_rate_changes": NOTHING,
     "match_knowledge_documents": NOTHING,
