@@ -73,12 +73,14 @@ class Message:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for name, codec in _codecs(type(self)).items():
+        for name, check in _shape(type(self)).checks:
+            given = getattr(self, name)
             try:
-                value = codec.check(getattr(self, name))
+                value = check(given)
             except _Mismatch as mismatch:
                 raise mismatch.of(type(self), name) from None
-            object.__setattr__(self, name, value)
+            if value is not given:
+                object.__setattr__(self, name, value)
         self._check()
 
     def _check(self) -> None:
@@ -86,7 +88,7 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message as values that JSON can carry; times in ISO 8601."""
-        return {name: codec.encode(getattr(self, name)) for name, codec in _codecs(type(self)).items()}
+        return {name: codec.encode(getattr(self, name)) for name, codec in _shape(type(self)).codecs.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -99,16 +101,17 @@ class Message:
         """
         if not isinstance(data, Mapping):
             raise DataError(f"`{cls.__name__}` must be read from a mapping, was {brief(data)}.")
-        codecs = _codecs(cls)
+        shape = _shape(cls)
+        codecs = shape.codecs
         for key in data:
             if key not in codecs:
                 named = key if isinstance(key, str) else brief(key)
                 close = difflib.get_close_matches(named, codecs, n=1)
                 hint = f"did you mean `{close[0]}`? " if close else ""
                 raise DataError(f"`{cls.__name__}` has no field `{named}`; {hint}Allowed: {', '.join(codecs)}.")
-        for item in fields(cls):  # type: ignore[arg-type]
-            if item.name not in data and item.default is MISSING and item.default_factory is MISSING:
-                raise DataError(f"`{cls.__name__}` needs the field `{item.name}`, which is not there.")
+        for name in shape.needed:
+            if name not in data:
+                raise DataError(f"`{cls.__name__}` needs the field `{name}`, which is not there.")
         values = {}
         for key, raw in data.items():
             try:
@@ -142,14 +145,26 @@ class _Codec:
     decode: Callable[[Any], Any] = lambda value: value
 
 
-def _codecs(cls: Any) -> dict[str, _Codec]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shape:
+    codecs: dict[str, _Codec]
+    checks: tuple[tuple[str, Callable[[Any], Any]], ...]
+    needed: tuple[str, ...]
+
+
+def _shape(cls: Any) -> _Shape:
     return _compiled(cls)
 
 
 @functools.cache
-def _compiled(cls: Any) -> dict[str, _Codec]:
+def _compiled(cls: Any) -> _Shape:
     hints = get_type_hints(cls, include_extras=True)
-    return {item.name: _codec(hints[item.name]) for item in fields(cls)}
+    codecs = {item.name: _codec(hints[item.name]) for item in fields(cls)}
+    return _Shape(
+        codecs=codecs,
+        checks=tuple((name, codec.check) for name, codec in codecs.items()),
+        needed=tuple(item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING),
+    )
 
 
 def _codec(hint: Any) -> _Codec:
@@ -170,8 +185,10 @@ def _codec(hint: Any) -> _Codec:
 
 
 def _ruled(inner: _Codec, rules: tuple[Rule, ...]) -> _Codec:
+    check_type = inner.check
+
     def check(value: Any) -> Any:
-        value = inner.check(value)
+        value = check_type(value)
         for rule in rules:
             if not rule.holds(value):
                 raise _Mismatch(rule.expected, value)
@@ -241,12 +258,16 @@ def _text(value: Any) -> str:
 
 
 def _float(value: Any) -> float:
+    if type(value) is float and math.isfinite(value):  # the abstract classes below are slow to ask
+        return value
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
         raise _Mismatch("a finite number", value)
     return float(value)
 
 
 def _int(value: Any) -> int:
+    if type(value) is int:
+        return value
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise _Mismatch("a whole number", value)
     return int(value)
@@ -283,6 +304,8 @@ def _json(value: Any) -> Any:
 
 
 def _utc(value: Any) -> datetime:
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
     if not isinstance(value, datetime):
         raise _Mismatch("a datetime", value)
     if value.utcoffset() != timedelta(0):

@@ -38,7 +38,7 @@ Ticker = Annotated[
     str,
     Rule(
         expected="made of upper-case tickers without spaces",
-        holds=lambda text: bool(text) and text == text.upper() and not any(character.isspace() for character in text),
+        holds=lambda text: text == text.upper() and text.split() == [text],
     ),
 ]
 Fraction = Annotated[float, Rule(expected="a fraction in 0..1", holds=lambda number: 0.0 <= number <= 1.0)]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agents.brokers.broker import Broker, BrokerOrder, Leg, Order, PlacesExits, exit_ids
-from core.errors import BrokerError, BrokerUnavailableError, DataError
+from agents.brokers.broker import Broker, BrokerOrder, Leg, Order, PlacesExits, PlacesTogether, exit_ids, places_together
+from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError, DataError
 from core.types import PipelineStatus, Side
 
 T = TypeVar("T")
@@ -65,6 +65,33 @@ def send(broker: Broker, order: Order) -> Sent:
         return Sent(status=PipelineStatus.REJECTED, reason=f"the broker did not get it: {error}")
     except (BrokerError, DataError) as error:
         return ask(broker, order, f"{error}")
+
+
+def send_all(broker: Broker, orders: Sequence[Order]) -> list[Sent]:
+    """Place orders, at once where the broker takes several, and say of each what came of it, in their order."""
+    if len(orders) > 1 and places_together(broker):
+        return _send_together(broker, orders)
+    return [send(broker, order) for order in orders]
+
+
+def _send_together(broker: PlacesTogether, orders: Sequence[Order]) -> list[Sent]:
+    """Place orders at once; where the broker refuses them together, each that it surely has not got is sent alone."""
+    try:
+        answers = read_all(BrokerOrder, broker.place_orders(orders))
+        if len(answers) != len(orders):
+            raise BrokerError(f"the broker answered {len(answers)} orders, expected the {len(orders)} it was sent.")
+        return [read_answer(order, answer) for order, answer in zip(orders, answers, strict=True)]
+    except BrokerUnavailableError as error:
+        return [Sent(status=PipelineStatus.REJECTED, reason=f"the broker did not get it: {error}") for _ in orders]
+    except BrokerOutcomeUnknownError as error:
+        return [ask(broker, order, f"{error}") for order in orders]
+    except (BrokerError, DataError) as error:
+        # One order that it cannot take must not keep it from the others.
+        asked = [ask(broker, order, f"{error}") for order in orders]
+        return [
+            send(broker, order) if sent.status is PipelineStatus.REJECTED and not sent.arrived else sent
+            for order, sent in zip(orders, asked, strict=True)
+        ]
 
 
 def send_exits(broker: PlacesExits, order: Order) -> Sent:

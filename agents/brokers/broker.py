@@ -11,6 +11,7 @@ cancel each other. The exits have the identities that :func:`exit_ids` gives, wh
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -212,6 +213,19 @@ class Broker(Protocol):
         """Return our money."""
 
 
+class PlacesTogether(Broker, Protocol):
+    """What a broker can do that takes several orders at once."""
+
+    def place_orders(self, orders: Sequence[Order]) -> list[BrokerOrder]:
+        """Place orders as `place_order` would one after the other, but all or none; return its answers in their order.
+
+        Raises
+        ------
+        BrokerError
+            As every method of a `Broker`.
+        """
+
+
 class PlacesExits(Broker, Protocol):
     """What a broker can do that gives exits to shares which are held already."""
 
@@ -233,6 +247,11 @@ class PlacesExits(Broker, Protocol):
         BrokerError
             As every method of a `Broker`.
         """
+
+
+def places_together(broker: object) -> TypeGuard[PlacesTogether]:
+    """Say whether a broker takes several orders at once."""
+    return callable(getattr(broker, "place_orders", None))
 
 
 def places_exits(broker: object) -> TypeGuard[PlacesExits]:

@@ -127,16 +127,25 @@ class PaperBroker:
 
     def place_order(self, order: Order) -> BrokerOrder:
         """Place an order, or return the one that has its identity; a refusal is an order with the status rejected."""
+        with _writing(order.client_order_id):
+            return _working(self._gateway.rpc("place_paper_order", payload=self._ticket(order))[0]).describe()
+
+    def place_orders(self, orders: Sequence[Order]) -> list[BrokerOrder]:
+        """Place orders in one transaction, in their order and by the rules of `place_order`; all of them or none."""
+        payload = {"orders": [self._ticket(order) for order in orders]}
+        with _writing(f"{len(orders)} orders"):
+            rows = self._gateway.rpc("place_paper_orders", payload=payload)
+        return [_working(row).describe() for row in rows]
+
+    def _ticket(self, order: Order) -> dict[str, Any]:
         now = self._clock.now()
-        payload = {
+        return {
             **order.to_dict(),
             "account": self._config.account,
             "placed_at": now.isoformat(),
             "allow_short": self._config.allow_short,
             "reason": self._refuse(order, now),
         }
-        with _writing(order.client_order_id):
-            return _working(self._gateway.rpc("place_paper_order", payload=payload)[0]).describe()
 
     def place_exits(self, order: Order) -> BrokerOrder:
         """Place the exits of a bracket whose entry is taken as done, or return those that have its identity."""

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
-from agents.brokers.asking import Sent, send
+from agents.brokers.asking import Sent, send_all
 from agents.brokers.broker import Broker, Order, exit_ids
 from agents.trading.market_data import Bar, MarketData, Quote
 from core.errors import ConfigurationError, DataError
@@ -216,9 +216,9 @@ class Ares:
         end = None if self.sessions is None else self.sessions.closes_at(now)
         return latest if end is None else min(latest, end)
 
-    def send(self, order: Order) -> Sent:
-        """Place an order and say what came of it; never raises for what a broker does."""
-        return send(self.broker, order)
+    def send(self, orders: Sequence[Order]) -> list[Sent]:
+        """Place orders and say of each what came of it, in their order; never raises for what a broker does."""
+        return send_all(self.broker, orders)
 
     def _stop_distance(self, symbol: str, price: float, now: datetime) -> float:
         if self.config.atr_multiple is None:

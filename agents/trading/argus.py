@@ -8,7 +8,7 @@ paid in or out makes neither a peak nor a fall, and that a halt is in the store,
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -79,7 +79,7 @@ class _Loaded:
     moved: float = 0.0
     is_opened: bool = False
     held: dict[str, float] = field(default_factory=dict)
-    orders: list[OpenOrder] = field(default_factory=list)
+    orders: list[OpenOrder] = field(default_factory=list)  # those that a decision led to
     trades: list[Trade] = field(default_factory=list)
     last_trades: dict[str, datetime] = field(default_factory=dict)
 
@@ -134,7 +134,7 @@ class Argus:
             moved=moved or 0.0,
             is_opened=moved is not None,
             held={line.symbol: line.qty for line in lines if abs(line.qty) > _DUST},
-            orders=self.log.list_open_orders(),
+            orders=self.log.list_open_orders(decided_only=True),
             last_trades=self.log.last_trades(now - self.cooldown),
         )
         book.trades = self.store.trades.list_trades(open_only=True) if book.held else []
@@ -142,7 +142,7 @@ class Argus:
 
     def reload_orders(self, now: datetime) -> None:
         """Read which orders are open and what was last traded, where no fill can have changed anything else."""
-        self._book.orders = self.log.list_open_orders()
+        self._book.orders = self.log.list_open_orders(decided_only=True)
         self._book.last_trades = self.log.last_trades(now - self.cooldown)
 
     @property
@@ -153,7 +153,7 @@ class Argus:
     @property
     def closing(self) -> frozenset[str]:
         """Symbols of which a sale is under way that a decision ordered."""
-        return frozenset(order.symbol for order in self._book.orders if order.side is Side.SELL and "order" in order.payload)
+        return frozenset(order.symbol for order in self._book.orders if order.side is Side.SELL)
 
     def mark(self, now: datetime) -> Valuation:
         """Value the book at the last prices, keep it, and halt trading when the drawdown reaches the stage's limit.
@@ -227,20 +227,30 @@ class Argus:
 
     # What the limits may know
 
-    def view(self) -> BookView:
-        """Return the book as the limits see it, with entries that may still fill counted as filled."""
+    def equity(self) -> float | None:
+        """Return what may be sized on, without the vault; None while nobody knows what the account is worth."""
         known = self.valuation
-        entries = {order.symbol: _open_value(order) for order in self._book.orders if _is_entry(order)}
+        return None if known is None or known.equity is None else self.milestones.sized_equity(known.equity)
+
+    def view(self, candidates: Iterable[str] = ()) -> BookView:
+        """Return the book as the limits see it, with entries that may still fill counted as filled.
+
+        Parameters
+        ----------
+        candidates : iterable of str
+            Symbols that may be traded; the view knows the sectors of these and of what is open.
+        """
+        known = self.valuation
+        entries = {order.symbol: _open_value(order) for order in self._book.orders if order.side is Side.BUY}
         symbols = tuple(sorted({*self._book.held, *entries}))
         vault = 0.0 if self.milestones.state is None else self.milestones.state.vault_balance
-        equity = None if known is None or known.equity is None else self.milestones.sized_equity(known.equity)
         scopes = {halt.scope for halt in self.halts()}
         return BookView(
-            equity=equity,
+            equity=self.equity(),
             cash=self._book.cash - vault - sum(entries.values()),
             deployed=max(0.0, (0.0 if known is None else known.positions) + sum(entries.values())),
             open_symbols=symbols,
-            sectors=self.sectors,
+            sectors={symbol: self.sectors[symbol] for symbol in (*symbols, *candidates) if symbol in self.sectors},
             last_trade_at=self._book.last_trades,
             halted=ALL in scopes,
             halted_symbols=tuple(sorted(scope.removeprefix("symbol:") for scope in scopes - {ALL})),
@@ -279,10 +289,6 @@ class Argus:
         """Lift a halt; false when there was none. The drawdown counts from the peak since then."""
         self._saved = None
         return self.log.resume(scope, actor=actor, at=now)
-
-
-def _is_entry(order: OpenOrder) -> bool:
-    return order.side is Side.BUY and "order" in order.payload
 
 
 def _open_value(order: OpenOrder) -> float:

@@ -197,7 +197,8 @@ class Judging:
 
     def limit(self, batch: Batch) -> None:
         """Let signals pass until one's verdict would depend on an order of this turn that is not sent yet."""
-        book, rules, tier = self.argus.view(), self.argus.rules(), self.housekeeping.tier
+        book = self.argus.view(case.symbol or "" for case in batch.waiting)
+        rules, tier = self.argus.rules(), self.housekeeping.tier
         batch.turn = []
         while batch.waiting:
             case = batch.waiting[0]

@@ -6,9 +6,12 @@ that is not in the store, and nothing while trading is halted or the broker does
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 
+from agents.brokers.asking import Sent
 from agents.trading.ares import Ares, OrderPlan, trade_result
 from agents.trading.argus import Argus
 from agents.trading.batch import Batch, timed
@@ -64,9 +67,13 @@ class Ordering:
                     continue
                 case.plan = found
         planned = self._write_down([case for case in batch.turn if case.is_live], batch)
-        for case in planned:
-            with timed(case, Stage.ARES):
-                self._send(case, batch)
+        for closes, cases in groupby(planned, key=lambda case: case.closes):
+            if closes:
+                for case in cases:
+                    with timed(case, Stage.ARES):
+                        self._close(case, batch)
+            else:
+                self._enter(list(cases), batch)
         batch.turn = []
         if any(case.closes for case in planned):  # ending the exits of a position may have brought fills
             self.argus.reload(batch.now)
@@ -87,7 +94,7 @@ class Ordering:
             return Refusal(stage=Stage.ARES, constraint=BindingConstraint.SENIORITY_CAP, reason=reason)
         if case.closes:
             return self.ares.plan_exit(case.signal.signal_id, symbol, self.argus.held[symbol])
-        equity = self.argus.view().equity
+        equity = self.argus.equity()
         if equity is None or case.size is None:
             return Refusal(stage=Stage.ARES, constraint=BindingConstraint.UNKNOWN_EQUITY, reason="the equity is not known")
         return self.ares.plan_entry(case.signal.signal_id, symbol, case.size, equity, now)
@@ -141,10 +148,22 @@ class Ordering:
             recorded_at=now,
         )
 
-    def _send(self, case: Case, batch: Batch) -> None:
+    def _close(self, case: Case, batch: Batch) -> None:
+        assert case.plan is not None
+        self._take_down(case, self.reconciler.close_position(case.plan.order, batch.now), batch)
+
+    def _enter(self, cases: Sequence[Case], batch: Batch) -> None:
+        began = time.perf_counter()
+        answers = self.ares.send([case.plan.order for case in cases if case.plan is not None])
+        for case, sent in zip(cases, answers, strict=True):
+            self._take_down(case, sent, batch)
+        shared = (time.perf_counter() - began) / len(cases)
+        for case in cases:
+            case.took(Stage.ARES, shared)
+
+    def _take_down(self, case: Case, sent: Sent, batch: Batch) -> None:
         assert case.plan is not None
         order = case.plan.order
-        sent = self.reconciler.close_position(order, batch.now) if case.closes else self.ares.send(order)
         case.sent = sent
         bracket = order.side is Side.BUY
         batch.record.statuses += order_statuses(order.client_order_id, _kept(sent.status), sent.order_id, bracket=bracket)

@@ -73,6 +73,7 @@ def build_pipeline(context: TradingContext) -> Pipeline:
     StoreError
         If the store cannot be read: breakers and milestones go on where they were.
     """
+    _graph()
     return Pipeline(context)
 
 

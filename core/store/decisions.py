@@ -26,13 +26,6 @@ ALL = "all"
 """Scope of a halt that stops every new order."""
 ANEW = "anew"
 """In the payload of an exit that was placed anew: the bracket it is of."""
-OPEN_STATES = (
-    PipelineStatus.PENDING,
-    PipelineStatus.SUBMITTED,
-    PipelineStatus.PARTIALLY_FILLED,
-    PipelineStatus.UNKNOWN,
-)
-"""States of an order that may still be filled."""
 
 Scope = Annotated[
     str, Rule(expected="`all`, or `symbol:` and a ticker", holds=lambda text: text == ALL or text.startswith("symbol:"))
@@ -180,11 +173,10 @@ class DecisionLog:
         rows = self.gateway.select("decision_traces", where=where, order=("decided_at", "trace_id")) if signal_ids else []
         return [read_message(DecisionTrace, row) for row in rows]
 
-    def list_open_orders(self) -> list[OpenOrder]:
-        """Return orders that may still be filled, oldest first."""
-        where = {"status": ("in", [state.value for state in OPEN_STATES])}
-        rows = self.gateway.select("order_intents", where=where, order=("created_at", "client_order_id"))
-        return [read_message(OpenOrder, row) for row in rows]
+    def list_open_orders(self, *, decided_only: bool = False) -> list[OpenOrder]:
+        """Return orders that may still be filled, oldest first; all, or without the exits that only watch over what is held."""
+        rows = self.gateway.rpc("list_open_intents")
+        return [read_message(OpenOrder, row) for row in rows if not decided_only or "order" in row["payload"]]
 
     def list_fills(self, client_order_ids: Sequence[str]) -> list[Fill]:
         """Return the fills of some orders, oldest first."""

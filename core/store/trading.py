@@ -128,8 +128,7 @@ class TradingStore:
 
     def save_macro_context(self, context: MacroContext) -> None:
         """Store a view of the market; the same `as_of` again replaces it."""
-        row = {**context.to_dict(), "as_of": context.as_of, "sector_momentum": dict(context.sector_momentum)}
-        self.gateway.upsert("macro_context", [row], on_conflict=("as_of",))
+        self.gateway.rpc("record_macro_context", payload=context.to_dict())
 
     def latest_macro_context(self) -> MacroContext | None:
         """Return the newest view of the market, if there is one."""

@@ -6,6 +6,7 @@ number that is not finite is refused when the record is built, and the error nam
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -538,8 +539,17 @@ def read_message(cls: type[_M], row: Row) -> _M:
     DataError
         If the row holds what the message does not allow.
     """
-    names = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+    names = _field_names(cls)
     return cls.from_dict({name: _plain(value) for name, value in row.items() if name in names})
+
+
+def _field_names(cls: Any) -> frozenset[str]:
+    return _known_fields(cls)
+
+
+@functools.cache
+def _known_fields(cls: Any) -> frozenset[str]:
+    return frozenset(item.name for item in fields(cls))
 
 
 def _plain(value: Any) -> Any:

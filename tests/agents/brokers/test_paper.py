@@ -106,6 +106,37 @@ def test_placing_it_again_returns_the_order_that_is_there(broker: PaperBroker, s
     assert len(broker.list_executions()) == 1
 
 
+def test_orders_placed_together_are_the_same_as_one_after_the_other(store: Store) -> None:
+    orders = [
+        order("a", qty=600.0, limit_price=100.0),
+        bracket("b", symbol="BBB", qty=300.0),
+        order("c", symbol="CCC", qty=200.0, limit_price=100.0),  # 10,000 of 100,000 are left
+        order("d", symbol="DDD", qty=100.0, limit_price=100.0),
+        order("e", qty=0.5, limit_price=100.0),
+    ]
+    one_by_one = build(store.trading.gateway, account="alone")
+    together = build(store.trading.gateway, account="together")
+    expected = [replace(one_by_one.place_order(item), order_id="any") for item in orders]
+    answers = together.place_orders(orders)
+    assert [replace(answer, order_id="any") for answer in answers] == expected
+    assert [answer.status.value for answer in answers] == ["submitted", "submitted", "rejected", "submitted", "rejected"]
+    assert len({answer.order_id for answer in answers}) == 5
+    assert together.place_orders([orders[3], order("f", symbol="FFF", qty=1.0, limit_price=1.0), orders[0]])[::2] == [
+        answers[3],
+        answers[0],
+    ]
+
+
+def test_of_orders_placed_together_all_are_there_or_none(broker: PaperBroker, owner: psycopg.Connection[Any]) -> None:
+    owner.execute("alter table paper_orders add constraint no_ccc check (symbol <> 'CCC')")
+    with pytest.raises(BrokerError, match="no_ccc"):
+        broker.place_orders([bracket("a"), bracket("b", symbol="BBB"), bracket("c", symbol="CCC")])
+    assert broker.list_open_orders() == []
+    assert broker.find_order("a") is None
+    assert len(broker.place_orders([bracket("a"), bracket("b", symbol="BBB")])) == 2
+    assert [one.client_order_id for one in broker.list_open_orders()] == ["a", "b"]
+
+
 def test_the_same_bar_again_or_an_earlier_one_changes_nothing(broker: PaperBroker, owner: psycopg.Connection[Any]) -> None:
     broker.place_order(bracket())
     assert len(broker.on_bar(bar(2, 99.0))) == 1

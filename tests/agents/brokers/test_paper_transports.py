@@ -11,6 +11,7 @@ __all__ = ["stand_in", "store"]
 def test_an_order_lives_and_dies_the_same_over_every_transport(store: Store) -> None:
     broker = build(store.trading.gateway)
     assert broker.place_order(bracket()) == broker.place_order(bracket())
+    assert broker.place_orders([bracket()]) == [broker.place_order(bracket())]
     (bought,) = broker.on_bar(bar(1, 99.25))
     assert broker.on_bar(bar(1, 99.25)) == []
     assert [one.client_order_id for one in broker.list_open_orders()] == ["a-sl", "a-tp"]

@@ -28,7 +28,16 @@ from tests.agents.trading.desk import CASH, FREE, NOW, Desk, bad_news, build_des
 
 PRICES = {"AAA": 100.0, "BBB": 50.0, "CCC": 20.0, "DDD": 10.0}
 _CHANGES = ("insert", "upsert", "update", "delete", "rpc")
-_BROKER_CALLS = ("place_order", "place_exits", "cancel_order", "find_order", "list_executions", "list_open_orders", "on_bars")
+_BROKER_CALLS = (
+    "place_order",
+    "place_orders",
+    "place_exits",
+    "cancel_order",
+    "find_order",
+    "list_executions",
+    "list_open_orders",
+    "on_bars",
+)
 
 
 class Fuse:

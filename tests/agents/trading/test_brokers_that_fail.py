@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agents.brokers.asking import target_of
-from agents.brokers.broker import BrokerOrder, Execution, Leg
+from agents.brokers.broker import BrokerOrder, Execution, Leg, Order
 from agents.brokers.matching import MatchingRules
 from agents.brokers.paper import PaperBroker, PaperConfig
 from agents.trading.limits import LimitsConfig
@@ -132,6 +132,86 @@ def test_lasting_silence_halts_the_symbol_until_the_broker_speaks(desk: Desk, ar
     assert states == ({"submitted"} if arrived else {"cancelled"})
     (stored,) = fresh.pipeline.log.find_traces([trace.signal_id])
     assert stored.status is (PipelineStatus.SUBMITTED if arrived else PipelineStatus.CANCELLED)
+
+
+SYMBOLS = ("AAA", "BBB", "CCC")
+
+
+def test_orders_of_a_turn_are_placed_together(desk: Desk) -> None:
+    desk.broker.before["place_order"] = SILENCE
+    traces = desk.pipeline.run([signal(symbol) for symbol in SYMBOLS])
+    assert [trace.status for trace in traces] == [PipelineStatus.SUBMITTED] * 3
+    assert (desk.broker.calls.count("place_orders"), n_orders(desk)) == (1, 3)
+    ids = {row["symbol"]: f"paper-{row['order_number']}" for row in desk.rows("paper_orders")}
+    assert {trace.symbol: trace.order_id for trace in traces} == ids
+
+
+def test_orders_of_a_turn_that_surely_did_not_arrive_are_all_refused(desk: Desk) -> None:
+    desk.broker.before["place_orders"] = BrokerUnavailableError("line cut")
+    traces = desk.pipeline.run([signal(symbol) for symbol in SYMBOLS])
+    assert {trace.binding_constraint for trace in traces} == {BindingConstraint.BROKER_UNAVAILABLE}
+    assert [row["voided"] for row in desk.rows("trades")] == [True] * 3
+    assert "place_order" not in desk.broker.calls
+    assert (n_orders(desk), scopes(desk)) == (0, [])
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_silence_about_the_orders_of_a_turn_is_cleared_up_by_asking_for_each(desk: Desk, arrived: bool) -> None:
+    (desk.broker.after if arrived else desk.broker.before)["place_orders"] = SILENCE
+    traces = desk.pipeline.run([signal(symbol) for symbol in SYMBOLS])
+    expected = PipelineStatus.SUBMITTED if arrived else PipelineStatus.KILLED
+    assert [trace.status for trace in traces] == [expected] * 3
+    assert (n_orders(desk), scopes(desk)) == (3 if arrived else 0, [])
+    assert "place_order" not in desk.broker.calls
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_lasting_silence_about_the_orders_of_a_turn_halts_every_symbol_of_it(desk: Desk, arrived: bool) -> None:
+    (desk.broker.after if arrived else desk.broker.before)["place_orders"] = SILENCE
+    desk.broker.before["find_order"] = SILENCE
+    traces = desk.pipeline.run([signal(symbol) for symbol in SYMBOLS])
+    assert [trace.status for trace in traces] == [PipelineStatus.UNKNOWN] * 3
+    assert scopes(desk) == [f"symbol:{symbol}" for symbol in SYMBOLS]
+    desk.broker.calm()
+    fresh = desk.restart()
+    fresh.pipeline.recover()
+    assert scopes(fresh) == []
+    assert n_orders(desk) == (3 if arrived else 0)
+    states = {row["status"] for row in desk.rows("order_intents", side="buy")}
+    assert states == ({"submitted"} if arrived else {"cancelled"})
+
+
+def test_an_order_that_the_broker_cannot_take_does_not_keep_it_from_the_others(desk: Desk) -> None:
+    def take(order: Order) -> BrokerOrder:
+        if order.symbol == "BBB":
+            raise BrokerError("no such symbol")
+        return desk.broker.inner.place_order(order)  # type: ignore[no-any-return]
+
+    desk.broker.before["place_orders"] = BrokerError("no such symbol")
+    desk.broker.instead["place_order"] = take
+    traces = desk.pipeline.run([signal(symbol) for symbol in SYMBOLS])
+    killed = [trace.status is PipelineStatus.KILLED for trace in traces]
+    assert (killed, n_orders(desk), scopes(desk)) == ([False, True, False], 2, [])
+
+
+@pytest.mark.parametrize("answer", [None, [], ["nonsense"] * 3, "abc"])
+def test_nonsense_about_the_orders_of_a_turn_is_not_believed(desk: Desk, answer: Any) -> None:
+    def take(orders: list[Order]) -> Any:
+        desk.broker.inner.place_orders(orders)
+        return answer
+
+    desk.broker.instead["place_orders"] = take
+    traces = desk.pipeline.run([signal(symbol) for symbol in SYMBOLS])
+    assert [trace.status for trace in traces] == [PipelineStatus.SUBMITTED] * 3
+    assert (n_orders(desk), scopes(desk)) == (3, [])
+    assert "place_order" not in desk.broker.calls
+
+
+def test_answers_in_another_order_are_not_taken_for_each_other(desk: Desk) -> None:
+    desk.broker.instead["place_orders"] = lambda orders: desk.broker.inner.place_orders(orders)[::-1]
+    traces = desk.pipeline.run([signal(symbol) for symbol in SYMBOLS])
+    ids = {row["symbol"]: f"paper-{row['order_number']}" for row in desk.rows("paper_orders")}
+    assert {trace.symbol: trace.order_id for trace in traces} == ids
 
 
 def test_a_broker_of_real_money_gets_no_order_from_a_desk_that_is_not_armed(desk: Desk) -> None:

@@ -43,6 +43,7 @@ MAX_DEPLOYED = st.sampled_from([0.05, 0.9])
 RULES = StageRules(
     stage=MilestoneStage.SCALE, from_equity=0.0, max_size=0.03, kill_drawdown=0.07, max_positions=MAX_POSITIONS, max_tier=2
 )
+_CALLS = ("place_order", "place_orders", "place_exits", "cancel_order", "find_order", "list_executions", "list_open_orders")
 PARTIAL = MatchingRules(commission_bps=10.0, slippage_bps=0.0, participation_limit=0.5)
 
 
@@ -75,7 +76,7 @@ class Cutting:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
-        if name not in ("place_order", "place_exits", "cancel_order", "find_order", "list_executions", "list_open_orders"):
+        if name not in _CALLS:
             return found
 
         def call(*arguments: Any, **more: Any) -> Any:
@@ -85,7 +86,7 @@ class Cutting:
                 return refused(arguments[0])
             answer = found(*arguments, **more)
             self._pass()
-            if self.silent and name in ("place_order", "place_exits"):
+            if self.silent and name in ("place_order", "place_orders", "place_exits"):
                 self.silent = False
                 raise BrokerOutcomeUnknownError("the line went dead")
             return answer
