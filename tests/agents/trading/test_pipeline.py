@@ -1,7 +1,7 @@
 """The pipeline from a signal to its outcome, over a real store and a paper broker."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -364,8 +364,8 @@ def test_a_halt_that_comes_after_the_limits_were_checked_stops_the_order_too(
     argus = desk.pipeline.argus
     look = argus.view
 
-    def halt_after_looking() -> BookView:
-        seen = look()
+    def halt_after_looking(candidates: Iterable[str] = ()) -> BookView:
+        seen = look(candidates)
         argus.halt(scope, reason="fire", actor="operator", now=desk.clock.now())
         return seen
 
