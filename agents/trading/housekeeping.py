@@ -225,16 +225,21 @@ class Housekeeping:
 
     def _reach_account(self) -> Synced | None:
         """Connect, and refuse an account that the book is not of; return why, where the broker does not answer."""
+        kept = None if self.log.cash_movements() is None else self.memory.load_agent_state(_BOOK_OF)
+        if kept and kept["broker"] != self.broker.name:  # a broker that does not answer is another one all the same
+            raise ConfigurationError(
+                f"this store keeps the book of {_named(kept)}, and the broker is {self.broker.name}: an account needs a store "
+                "of its own. Choose the broker of before, or another AQF_HOME or AQF_DATABASE_URL."
+            )
         try:
             self.broker.connect()
             there = self._account()
         except (BrokerError, DataError) as error:
             return Synced(reachable=False, reason=f"{error}")
-        kept = self.memory.load_agent_state(_BOOK_OF)
         theirs = {"broker": self.broker.name, "account": there.account}
         if kept == theirs:
             return None
-        if kept and self.log.cash_movements() is not None:
+        if kept:
             raise ConfigurationError(
                 f"this store keeps the book of {_named(kept)}, and the broker has {_named(theirs)}: an account needs a store "
                 "of its own. Choose the broker and account of before, or another AQF_HOME or AQF_DATABASE_URL."
