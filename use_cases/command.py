@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DATE = click.DateTime(["%Y-%m-%d"])
 
 
-def build_command(build: Callable[[str], StrategyUseCase], name: str, summary: str) -> click.Command:
+def build_command(build: Callable[[str], StrategyUseCase], name: str, summary: str, *, is_live: bool = True) -> click.Command:
     """Build the command of ``python -m use_cases.<name>.pipeline``.
 
     Parameters
@@ -30,14 +30,13 @@ def build_command(build: Callable[[str], StrategyUseCase], name: str, summary: s
         Its folder.
     summary : str
         What ``--help`` says first.
+    is_live : bool, default=True
+        Whether it can tell the live desk anything.
     """
     example = f"python -m use_cases.{name}.pipeline"
 
-    epilog = f"""\b
-Examples:
-  {example} --trials 40
-  {example} --mode trade --from 2015-01-01
-  aqf trade --once --use-case {name} --data prices.csv    the live desk"""
+    live = f"\n  aqf trade --once --use-case {name} --data prices.csv    the live desk" if is_live else ""
+    epilog = f"\b\nExamples:\n  {example} --trials 40\n  {example} --mode trade --from 2015-01-01{live}"
 
     @click.command(help=summary, epilog=epilog)
     @click.option(

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agents.brokers.broker import Broker, BrokerOrder, Leg, Order, PlacesExits, PlacesTogether, exit_ids, places_together
+from agents.brokers.broker import (
+    Broker,
+    BrokerOrder,
+    BrokerPosition,
+    Leg,
+    Order,
+    PlacesExits,
+    PlacesTogether,
+    exit_ids,
+    places_together,
+)
 from core.errors import BrokerError, BrokerOutcomeUnknownError, BrokerUnavailableError, DataError
 from core.types import PipelineStatus, Side
 
@@ -177,3 +187,14 @@ def read_answer(order: Order, answer: object) -> Sent:
     if answer.status not in _STATES:
         raise BrokerError(f"the broker answered with the status {answer.status.value}, which no order at a broker has.")
     return Sent(status=answer.status, broker_order=answer, reason=answer.reason)
+
+
+def count_shares(broker: Broker, symbol: str) -> float:
+    """Return how many shares of a symbol the broker holds, whoever bought them.
+
+    Raises
+    ------
+    BrokerError, DataError
+        If it does not say, or answers what cannot be used.
+    """
+    return sum(position.qty for position in read_all(BrokerPosition, broker.list_positions()) if position.symbol == symbol)

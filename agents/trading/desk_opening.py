@@ -45,6 +45,7 @@ from core.store.opening import Store
 from core.store.trading_lock import trading_alone
 
 _A_DAY = 1440.0
+_WORKERS = "aqf-trade-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +164,14 @@ def open_desk(
         sources += [NewsFeed(name, url, web) for name, url in options.feeds]
         sources += [] if filers is None else [filers.feed]
         check_lock = stack.enter_context(trading_alone(context.store))
+        # Whoever had the lock before is gone, and what it took with it.
+        store.release_claims(_WORKERS)
         _remember_halts(alerts, context.store)
         apollo = Apollo(store, context.store.trade_log, context.store.knowledge, ApolloConfig(), clock)
         yield Desk(
             build_pipeline(context),
             Watchdog(store, WatchdogConfig(), clock, alerts),
-            worker=f"aqf-trade-{os.getpid()}",
+            worker=f"{_WORKERS}{os.getpid()}",
             # Without sources Hermes is nobody: it would pass for a producer that is well where all others fail.
             producers=(*([Hermes(store, sources, HermesConfig(), clock)] if sources else []), *producers(context)),
             upkeep=Upkeep(apollo, clock, filers=filers),

@@ -225,16 +225,21 @@ class Housekeeping:
 
     def _reach_account(self) -> Synced | None:
         """Connect, and refuse an account that the book is not of; return why, where the broker does not answer."""
+        kept = None if self.log.cash_movements() is None else self.memory.load_agent_state(_BOOK_OF)
+        if kept and kept["broker"] != self.broker.name:  # a broker that does not answer is another one all the same
+            raise ConfigurationError(
+                f"this store keeps the book of {_named(kept)}, and the broker is {self.broker.name}: an account needs a store "
+                "of its own. Choose the broker of before, or another AQF_HOME or AQF_DATABASE_URL."
+            )
         try:
             self.broker.connect()
             there = self._account()
         except (BrokerError, DataError) as error:
             return Synced(reachable=False, reason=f"{error}")
-        kept = self.memory.load_agent_state(_BOOK_OF)
         theirs = {"broker": self.broker.name, "account": there.account}
         if kept == theirs:
             return None
-        if kept and self.log.cash_movements() is not None:
+        if kept:
             raise ConfigurationError(
                 f"this store keeps the book of {_named(kept)}, and the broker has {_named(theirs)}: an account needs a store "
                 "of its own. Choose the broker and account of before, or another AQF_HOME or AQF_DATABASE_URL."
@@ -248,7 +253,7 @@ class Housekeeping:
 
     def _compare(self, now: datetime) -> tuple[str, ...]:
         ours = {line.symbol: line.qty for line in self.log.list_ledger()}
-        theirs = {position.symbol: position.qty for position in read_all(BrokerPosition, self.broker.list_positions())}
+        theirs = self._positions()
         differing = tuple(
             sorted(name for name in {*ours, *theirs} if abs(ours.get(name, 0.0) - theirs.get(name, 0.0)) > _SHARES)
         )
@@ -256,14 +261,26 @@ class Housekeeping:
             reason = f"the broker holds {theirs.get(symbol, 0.0):g} of {symbol}, the fills say {ours.get(symbol, 0.0):g}"
             self.argus.halt(symbol_scope(symbol), reason=reason, actor=ACTOR, now=now)
         if not differing:
-            self._explain_cash(now)
+            self._explain_cash(now, theirs)
         return differing
 
-    def _explain_cash(self, now: datetime) -> None:
-        """Take cash that no fill explains, while every share is, for money paid in or out: dividends, interest, deposits."""
+    def _positions(self) -> dict[str, float]:
+        return {position.symbol: position.qty for position in read_all(BrokerPosition, self.broker.list_positions())}
+
+    def _explain_cash(self, now: datetime, positions: Mapping[str, float]) -> None:
+        """Take cash that no fill explains, while every share is, for money paid in or out: dividends, interest, deposits.
+
+        A fill between two questions changes cash too: where anything has moved since shares were compared, it is left to the
+        next recovery.
+        """
         cash = self._account().cash
         known = (self.log.cash_movements() or 0.0) + sum(line.cash for line in self.log.list_ledger())
         if abs(cash - known) <= max(self.config.cash_tolerance, 1e-9 * abs(cash)):
+            return
+        again = self.reconciler.sync(now)
+        if again.changed:
+            self.outcomes.resolve(now)
+        if again.changed or not again.reachable or self._positions() != positions:
             return
         milestones, moved = self.argus.milestones, cash - known
         after = None if milestones.state is None else move_money(milestones.state, moved)

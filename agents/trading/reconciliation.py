@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from agents.brokers.asking import Sent, ask, cancel, end, read_all, read_answer, send
+from agents.brokers.asking import Sent, ask, cancel, count_shares, end, read_all, read_answer, send
 from agents.brokers.broker import Broker, BrokerOrder, Execution, Order, exit_ids
-from agents.trading.exits import ASKING, Exits
+from agents.trading.exits import ASKING, RESCUE, Exits
 from core.errors import BrokerError, DataError, StoreError, StoreUnavailableError
 from core.store.decisions import DecisionBatch, DecisionLog, OpenOrder, OrderStatus, symbol_scope
 from core.store.trading_records import Fill
@@ -23,6 +23,7 @@ from core.types import DecisionTrace, PipelineStatus, Side
 
 _log = logging.getLogger(__name__)
 
+_SHARES = 1e-6
 _ENDED = frozenset({PipelineStatus.CANCELLED, PipelineStatus.EXPIRED, PipelineStatus.REJECTED})
 _LIVE = frozenset({PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED})
 
@@ -123,6 +124,14 @@ class Reconciler:
             Cancelled when nothing was left to sell; unknown when the broker did not say or was away: its exits are gone then,
             and the next tick goes on with the sale. Rejected only by the broker's own word.
         """
+        try:
+            self._collect(now, everything=False)
+            held, there = self._held(order.symbol), count_shares(self.broker, order.symbol)
+        except (BrokerError, DataError) as error:
+            return Sent(status=PipelineStatus.UNKNOWN, reason=f"what it holds is not known: {error}")
+        if there < held - _SHARES:
+            # A broker that forgot a sale of another day would sell short. Its exits stay where they are.
+            return Sent(status=PipelineStatus.UNKNOWN, reason=f"it holds {there:g} shares, and the fills say {held:g}")
         for identity in self._watchers(order.symbol):
             if not end(self.broker, identity):
                 return Sent(status=PipelineStatus.UNKNOWN, reason=f"the exit {identity} could not be cancelled")
@@ -181,7 +190,8 @@ class Reconciler:
             return True
         if item.exec_id not in self._strangers:
             self._strangers.add(item.exec_id)
-            self._halt(item.symbol, f"the execution {item.exec_id} is of an order that was never written down", now)
+            reason = f"the execution {item.exec_id} is of an order that was never written down"
+            self._halt(item.symbol, reason, now, by=RESCUE)
         return False
 
     def _record(self, executions: Sequence[Execution], orders: dict[str, OpenOrder], now: datetime) -> int:
@@ -214,7 +224,8 @@ class Reconciler:
         except StoreUnavailableError:
             raise
         except StoreError as error:  # more shares than ordered, or known with other figures: one report is wrong
-            self._halt(orders[fill.client_order_id].symbol, f"the execution {fill.exec_id} cannot be counted: {error}", now)
+            reason = f"the execution {fill.exec_id} cannot be counted: {error}"
+            self._halt(orders[fill.client_order_id].symbol, reason, now, by=RESCUE)
             return 0
 
     def _filled_traces(self, fills: Sequence[Fill], orders: dict[str, OpenOrder]) -> list[DecisionTrace]:
@@ -341,8 +352,8 @@ class Reconciler:
     def _held(self, symbol: str) -> float:
         return next((line.qty for line in self.log.list_ledger() if line.symbol == symbol), 0.0)
 
-    def _halt(self, symbol: str, reason: str, now: datetime) -> None:
-        if self.log.halt(symbol_scope(symbol), reason=reason[:2000], actor=ASKING, at=now):
+    def _halt(self, symbol: str, reason: str, now: datetime, *, by: str = ASKING) -> None:
+        if self.log.halt(symbol_scope(symbol), reason=reason[:2000], actor=by, at=now):
             _log.error("%s is halted: %s", symbol, reason)
 
 

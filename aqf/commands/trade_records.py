@@ -143,6 +143,8 @@ def _scope(symbol: str | None) -> str:
 @as_json
 def halt(reason: str, symbol: str | None, as_json: bool) -> None:
     """Stop new orders, in every process that trades on this store; entries that wait are cancelled at its next tick."""
+    if not reason.strip():
+        raise click.BadParameter("must say why: it is kept, and shown wherever the halt is.", param_hint="--reason")
     _change("halt", symbol, lambda log, scope, now: log.halt(scope, reason=reason, actor=ACTOR, at=now), as_json)
 
 

@@ -36,6 +36,7 @@ def build_figure(title: str, *, height: float = HEIGHT) -> tuple[Figure, Axes]:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(INK)
     axes.tick_params(which="both", length=0, labelsize=9, labelcolor=INK)
+    axes.ticklabel_format(useOffset=False)  # nobody adds 1e-5 and 0.9999 in their head
     return figure, axes
 
 

@@ -49,6 +49,8 @@ from core.store.trading_records import (
 )
 from core.types import DecisionTrace, FilteredSignal, HealthReport, MacroContext, PipelineStatus, RawSignal
 
+_IDS_AT_ONCE = 500
+
 
 class TradingStore:
     """Keep signals, decisions, orders, the book, and the agents' records.
@@ -92,6 +94,18 @@ class TradingStore:
     def claim_signals(self, worker: str, n: int = 100) -> list[RawSignal]:
         """Take the oldest open signals; for 15 minutes nobody else gets the same ones."""
         return [read_message(RawSignal, row) for row in self.gateway.rpc("claim_signals", worker=worker, n=n)]
+
+    def release_claims(self, prefix: str) -> int:
+        """Offer anew what workers took whose names begin so, and return how much that was.
+
+        For whoever knows that these workers are gone; all others wait 15 minutes.
+        """
+        rows = self.gateway.select("signals", columns=("signal_id", "claimed_by"), where={"consumed_by_icarus": False})
+        taken = [row["signal_id"] for row in rows if str(row["claimed_by"] or "").startswith(prefix)]
+        for start in range(0, len(taken), _IDS_AT_ONCE):
+            free = {"claimed_by": None, "claimed_at": None}
+            self.gateway.update("signals", free, where={"signal_id": ("in", taken[start : start + _IDS_AT_ONCE])})
+        return len(taken)
 
     def find_sources(self, signal_ids: Sequence[str]) -> dict[str, str]:
         """Return which source each of these signals came from, by identity."""

@@ -127,7 +127,11 @@ def test_feature_of_an_earlier_run_is_said_to_be_known(context: ResearchContext,
 @pytest.mark.parametrize(
     ("expression", "name", "reason"),
     [
-        ("delay(close, -1)", "x", "the expression cannot be accepted: argument 2 of `delay` was -1: only positive lags exist"),
+        (
+            "delay(close, -1)",
+            "x",
+            "the expression cannot be accepted: argument 2 of `delay` at column 0 was -1: only positive lags exist",
+        ),
         ("close.sum()", "x", "the expression cannot be accepted: at column 0: "),
         ("ts_mean(close, 361)", "x", "the expression looks 360 bars back; at most half of the 720 bars are allowed."),
         ("close", "  ", "`name` must not be empty."),

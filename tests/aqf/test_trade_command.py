@@ -219,6 +219,7 @@ def test_bad_rows_are_one_line(run: Run, tmp_path: Path) -> None:
         ("--once", "--news", "."),
         ("--once", "--lists", "not/there"),
         ("replay", str(REPLAYS / "market.csv"), "--lists", "not/there"),
+        ("halt", "--reason", " "),
         ("halt", "--reason", "x", "--symbol", ""),
         ("halt", "--reason", "x", "--symbol", " "),
         ("halt", "--reason", "x", "--symbol", "A B"),

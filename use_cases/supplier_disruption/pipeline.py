@@ -117,6 +117,7 @@ main = build_command(
     SupplierDisruption,
     SupplierDisruption.name,
     "Ingest prices and news, label, and send the question of the suppliers on its way.",
+    is_live=False,
 )
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -583,11 +584,68 @@ def test_a_broker_that_falls_silent_over_exits_is_asked_at_each_tick(desk: Desk,
 
 def test_no_exits_are_placed_for_shares_that_the_broker_does_not_hold(desk: Desk) -> None:
     hold(desk)
-    desk.broker.instead |= {"place_order": refused, "list_positions": []}
+
+    def refuse_and_sell(order: Any) -> BrokerOrder:
+        desk.broker.instead["list_positions"] = []
+        return refused(order)
+
+    desk.broker.instead["place_order"] = refuse_and_sell
     desk.pipeline.run([bad_news("AAA")])
     (halt,) = desk.pipeline.argus.halts()
     assert halt.reason == "5 AAA have no exits, the broker refused them anew: it holds 0 shares, and the fills say 5"
     assert exits(desk) == []
+
+
+def test_nothing_is_sold_that_the_broker_does_not_hold(desk: Desk) -> None:
+    """A broker forgets the orders and executions of another day: what was sold then must not be sold again."""
+    hold(desk)
+    desk.broker.instead["list_positions"] = []
+    (trace,) = desk.pipeline.run([bad_news("AAA")])
+    assert (trace.status, scopes(desk)) == (PipelineStatus.UNKNOWN, ["symbol:AAA"])
+    for _ in range(3):
+        desk.clock.advance(timedelta(minutes=1))
+        desk.restart().pipeline.tick()
+    assert [row["side"] for row in desk.rows("paper_orders")] == ["buy"]
+    assert exits(desk) == [("-sl", 5.0), ("-tp", 5.0)]
+
+
+def test_a_halt_that_waits_for_an_answer_gives_way_to_one_that_stays(desk: Desk) -> None:
+    hold(desk)
+    desk.broker.before["place_order"] = SILENCE
+    desk.pipeline.run([bad_news("AAA")])
+    assert [halt.actor for halt in desk.pipeline.argus.halts()] == ["ares"]
+    assert desk.pipeline.halt("I look into it", actor="operator", symbol="AAA")
+    assert not desk.pipeline.argus.halt("symbol:AAA", reason="silence", actor="ares", now=desk.clock.now())
+    desk.broker.calm()
+    desk.clock.advance(timedelta(minutes=1))
+    desk.pipeline.tick()
+    assert [(halt.actor, halt.reason) for halt in desk.pipeline.argus.halts()] == [("operator", "I look into it")]
+
+
+def test_an_execution_that_was_never_written_down_halts_until_a_person_resumes(desk: Desk) -> None:
+    hold(desk)
+    stranger = replace(desk.broker.inner.list_executions()[0], exec_id="x-9", client_order_id=str(uuid4()))
+    desk.broker.instead["list_executions"] = [stranger]
+    desk.clock.advance(timedelta(minutes=1))
+    desk.pipeline.tick()
+    assert [halt.actor for halt in desk.pipeline.argus.halts()] == ["reconciler"]
+
+
+def test_a_fill_between_two_questions_is_not_taken_for_money_paid_out(desk: Desk) -> None:
+    desk.pipeline.run([signal("AAA")])
+    before = desk.pipeline.log.cash_movements()
+
+    def answer_and_fill() -> Any:
+        desk.broker.instead.pop("list_positions")
+        found = desk.broker.inner.list_positions()
+        desk.bar("AAA", 100.0)
+        return found
+
+    desk.broker.instead["list_positions"] = answer_and_fill
+    desk.restart().pipeline.recover()
+    desk.pipeline.tick()
+    assert desk.pipeline.log.cash_movements() == before
+    assert desk.pipeline.argus.held == {"AAA": 5.0}
 
 
 def test_a_broker_that_places_no_exits_by_themselves_leaves_the_symbol_halted(desk: Desk) -> None:

@@ -512,6 +512,19 @@ def test_a_store_keeps_the_book_of_one_account_and_refuses_another_before_anythi
     assert desk.restart().pipeline.recover().valuation.equity == CASH
 
 
+def test_another_kind_of_broker_is_refused_even_where_it_does_not_answer(desk: Desk) -> None:
+    class Elsewhere(PaperBroker):
+        name = "elsewhere"
+
+        def connect(self) -> None:
+            raise BrokerUnavailableError("nobody there")
+
+    desk.pipeline.recover()
+    broker = Elsewhere(desk.store.trading.gateway, PaperConfig(), desk.clock)
+    with pytest.raises(ConfigurationError, match="book of account paper at paper, and the broker is elsewhere"):
+        desk.restart(broker=broker).pipeline.recover()
+
+
 def test_a_book_that_was_begun_before_its_account_was_kept_is_of_the_next(desk: Desk, owner: psycopg.Connection) -> None:
     desk.pipeline.recover()
     owner.execute("delete from agent_state")

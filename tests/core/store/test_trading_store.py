@@ -107,6 +107,16 @@ def test_fetching_a_claimed_or_consumed_signal_again_neither_changes_nor_reopens
     assert row == [(claimed.headline, True, "a", True)]
 
 
+def test_what_workers_that_are_gone_had_taken_is_offered_anew(store: TradingStore) -> None:
+    save(store)
+    (signal,) = store.claim_signals("aqf-trade-1")
+    assert store.release_claims("aqf-trade-") == 1
+    assert [again.signal_id for again in store.claim_signals("someone")] == [signal.signal_id]
+    assert store.release_claims("aqf-trade-") == 0
+    assert store.consume_signals("someone", [signal.signal_id]) == 1
+    assert store.release_claims("some") == 0
+
+
 def test_an_item_that_eight_fetch_at_once_is_one_signal(store: TradingStore) -> None:
     with ThreadPoolExecutor(8) as pool:
         stored = list(pool.map(lambda _: store.save_signal(raw_signal(), source="rss", source_key="1"), range(32)))
