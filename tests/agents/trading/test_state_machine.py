@@ -215,6 +215,21 @@ class TradingDay(RuleBasedStateMachine):
         orders = self.desk.broker.inner.list_open_orders()
         return [order for order in orders if not order.client_order_id.endswith(tuple(exit_ids("").values()))]
 
+    @precondition(lambda self: self.working_exits())
+    @rule(data=st.data(), restarts=st.booleans())
+    def cancel_an_exit_at_the_broker(self, data: st.DataObject, restarts: bool) -> None:
+        self.desk.broker.inner.cancel_order(data.draw(st.sampled_from(self.working_exits())))
+        self.advance(1)
+        if restarts:
+            self.restart()
+        # What somebody ended is looked at twice, and a broker that was silent is asked once more.
+        for _ in range(3):
+            self.attempt(self.desk.pipeline.tick)
+
+    def working_exits(self) -> list[str]:
+        names = [order.client_order_id for order in self.desk.broker.inner.list_open_orders()]
+        return [name for name in names if name.endswith(tuple(exit_ids("").values()))]
+
     @rule()
     def restart(self) -> None:
         self.desk.broker.cut_in = None
