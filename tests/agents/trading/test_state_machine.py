@@ -106,8 +106,12 @@ class TradingDay(RuleBasedStateMachine):
 
     server: Server
 
-    @initialize(max_deployed=MAX_DEPLOYED, first=st.sampled_from([SYMBOLS, ("DDD", "CCC", "EEE"), ()]))
-    def open(self, max_deployed: float, first: tuple[str, ...]) -> None:
+    @initialize(
+        max_deployed=MAX_DEPLOYED,
+        first=st.sampled_from([SYMBOLS, ("DDD", "CCC", "EEE"), ()]),
+        traded=st.sampled_from([1000, 4, None]),
+    )
+    def open(self, max_deployed: float, first: tuple[str, ...], traded: int | None) -> None:
         self.database = self.server.create(self.server.template)
         self.home = Path(tempfile.mkdtemp(prefix="aqf-day-"))
         self.store: Store = open_store(Settings(home=self.home, database_url=self.database))  # type: ignore[arg-type]
@@ -127,6 +131,11 @@ class TradingDay(RuleBasedStateMachine):
         self.settled = False
         self.attempt(self.desk.pipeline.recover)
         self.hear(list(first), bad=False)
+        if traded is not None:
+            # A day rarely gets as far as a position by chance alone.
+            for symbol in first:
+                self.move(symbol, 0.0, traded)
+            self.tick(1)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
