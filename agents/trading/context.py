@@ -49,15 +49,20 @@ class PipelineConfig:
         Least time between two looks at the broker and the book.
     cash_tolerance : float, default=0.01
         Difference between the broker's cash and ours that is rounding.
+    guard_seconds : float, default=60
+        Least time between two looks whether what is held still has its stop at the broker; a start always looks.
     """
 
     batch: int = 8
     tick_seconds: float = 1.0
     cash_tolerance: float = 0.01
+    guard_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.tick_seconds < 0.0 or self.cash_tolerance < 0.0:
-            raise ConfigurationError("`batch` must be 1 or more, `tick_seconds` and `cash_tolerance` not negative.")
+        if self.batch < 1 or min(self.tick_seconds, self.cash_tolerance, self.guard_seconds) < 0.0:
+            raise ConfigurationError(
+                "`batch` must be 1 or more; `tick_seconds`, `cash_tolerance` and `guard_seconds` not negative."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from agents.brokers.asking import read_all
 from agents.brokers.broker import Account, Broker, BrokerPosition
 from agents.trading.argus import Argus, Valuation
 from agents.trading.context import Alerting, PipelineConfig
+from agents.trading.guard import Guard
 from agents.trading.hit_rates import RememberingTradeLog
 from agents.trading.milestones import move_money
 from agents.trading.outcomes import OutcomeResolver
@@ -102,6 +103,7 @@ class Housekeeping:
         self.clock = clock
         self.memory = memory
         self.alerts = alerts
+        self.guard = Guard(broker, log, reconciler, config.guard_seconds, alerts)
         self.synced = Synced(reachable=False, reason="the broker was not asked yet")
         self.tier = SeniorityTier.TRAINEE
         self._halted: set[str] = set()
@@ -137,7 +139,8 @@ class Housekeeping:
                 self.synced = Synced(reachable=False, reason=f"{error}")
         self._recovered = self.synced.reachable
         self.trade_log.forget()
-        return Recovered(synced=self.synced, n_closed=len(closed), mismatched=mismatched, valuation=self._value(now))
+        valuation = self._watch(now, self._value(now), at_start=True)
+        return Recovered(synced=self.synced, n_closed=len(closed), mismatched=mismatched, valuation=valuation)
 
     def tick(self) -> Valuation:
         """Collect what happened since the last tick and value the book; the first tick is recovery.
@@ -151,7 +154,7 @@ class Housekeeping:
             return self.recover().valuation
         now = self.clock.now()
         self._sync(now)
-        return self._value(now)
+        return self._watch(now, self._value(now))
 
     def tick_if_due(self) -> None:
         """Tick, unless the last tick was just now."""
@@ -189,6 +192,23 @@ class Housekeeping:
         self._recovered = self.synced.reachable
         if self.synced.changed and self.outcomes.resolve(now):
             self.trade_log.forget()
+
+    def _watch(self, now: datetime, valuation: Valuation, *, at_start: bool = False) -> Valuation:
+        """Look whether what is held has its stop, and return the value of the book after that."""
+        if not self.synced.reachable or not (at_start or self.guard.is_due(now)):
+            return valuation
+        try:
+            changed = self.guard.look(self.argus.held, now)
+            if at_start and self.guard.is_due(now):
+                # A process that ends after this has no other tick to look again.
+                changed |= self.guard.look(self.argus.held, now)
+        except (BrokerError, DataError) as error:
+            self.synced, self._recovered = Synced(reachable=False, reason=f"{error}"), False
+            return valuation
+        if not changed:
+            return valuation
+        self._sync(now)
+        return self._value(now)
 
     def _value(self, now: datetime) -> Valuation:
         self.argus.reload(now)

@@ -24,7 +24,8 @@ from core.types import DecisionTrace, PipelineStatus, Side
 _log = logging.getLogger(__name__)
 
 _SHARES = 1e-6
-_ENDED = frozenset({PipelineStatus.CANCELLED, PipelineStatus.EXPIRED, PipelineStatus.REJECTED})
+ENDED = frozenset({PipelineStatus.CANCELLED, PipelineStatus.EXPIRED, PipelineStatus.REJECTED})
+"""States of an order that is over other than by being filled."""
 _LIVE = frozenset({PipelineStatus.SUBMITTED, PipelineStatus.PARTIALLY_FILLED})
 
 
@@ -106,7 +107,7 @@ class Reconciler:
         try:
             if everything:
                 self.broker.connect()
-            self._collect(now, everything=everything)
+            self.collect(now, everything=everything)
             open_orders = self.log.list_open_orders()
             resolved = self._resolve(open_orders, now) + self.exits.resume(open_orders, now) if open_orders else 0
         except (BrokerError, DataError) as error:
@@ -125,7 +126,7 @@ class Reconciler:
             and the next tick goes on with the sale. Rejected only by the broker's own word.
         """
         try:
-            self._collect(now, everything=False)
+            self.collect(now, everything=False)
             held, there = self._held(order.symbol), count_shares(self.broker, order.symbol)
         except (BrokerError, DataError) as error:
             return Sent(status=PipelineStatus.UNKNOWN, reason=f"what it holds is not known: {error}")
@@ -136,7 +137,7 @@ class Reconciler:
             if not end(self.broker, identity):
                 return Sent(status=PipelineStatus.UNKNOWN, reason=f"the exit {identity} could not be cancelled")
         try:
-            self._collect(now, everything=False)
+            self.collect(now)
         except (BrokerError, DataError) as error:
             return Sent(status=PipelineStatus.UNKNOWN, reason=f"what its exits sold is not known: {error}")
         held = self._held(order.symbol)
@@ -161,7 +162,16 @@ class Reconciler:
 
     # Executions
 
-    def _collect(self, now: datetime, *, everything: bool) -> None:
+    def collect(self, now: datetime, *, everything: bool = False) -> None:
+        """Count the executions that the broker reports for the first time; `sync` tells of them.
+
+        Raises
+        ------
+        BrokerError
+            If the broker does not answer, or not what it was asked.
+        StoreError
+            If they cannot be written down.
+        """
         since = None
         if not everything and self._watermark is not None:
             since = self._watermark - timedelta(seconds=self.config.overlap_seconds)
@@ -268,7 +278,7 @@ class Reconciler:
                 sent = read_answer(order, there)
                 if order.side is Side.BUY and order.expires_at is not None and order.expires_at <= now:
                     ended = cancel(self.broker, order.client_order_id)
-                    if ended is not None and ended.status in _ENDED:
+                    if ended is not None and ended.status in ENDED:
                         sent = Sent(status=PipelineStatus.EXPIRED, broker_order=ended)
             elif mine.side is Side.SELL and mine.status in (PipelineStatus.PENDING, PipelineStatus.UNKNOWN):
                 sent = ask(self.broker, order, "it was written down and no answer was kept")
@@ -295,7 +305,7 @@ class Reconciler:
                 status = PipelineStatus.UNKNOWN
             else:
                 status = PipelineStatus.CANCELLED
-        if (status is PipelineStatus.FILLED or (status in _ENDED and sent.arrived)) and not self._all_counted(sent):
+        if (status is PipelineStatus.FILLED or (status in ENDED and sent.arrived)) and not self._all_counted(sent):
             # Its executions say so, not its state: until they are reported the order stays open here.
             status = (
                 PipelineStatus.PARTIALLY_FILLED if mine.status is PipelineStatus.PARTIALLY_FILLED else PipelineStatus.SUBMITTED
@@ -310,10 +320,10 @@ class Reconciler:
             for trace in self.log.find_traces([mine.signal_id]):
                 if trace.symbol == mine.symbol and trace.status in (*_LIVE, PipelineStatus.PENDING, PipelineStatus.UNKNOWN):
                     filled = trace.status is PipelineStatus.PARTIALLY_FILLED
-                    told = trace.status if filled and status not in _ENDED else status
+                    told = trace.status if filled and status not in ENDED else status
                     ending.traces.append(replace(trace, status=told, order_id=trace.order_id or sent.order_id))
         batch.statuses += ending.statuses
-        if status in _ENDED and self._leaves_shares_alone(mine):
+        if status in ENDED and self._leaves_shares_alone(mine):
             what = "entry" if mine.side is Side.BUY else "sale"
             why = f"the {what} {mine.client_order_id} ended {status.value}{f' ({sent.reason})' if sent.reason else ''}"
             self.exits.restore(mine.client_order_id, mine.symbol, why, ending, now)

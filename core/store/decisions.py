@@ -207,6 +207,13 @@ class DecisionLog:
         names = [str(row["client_order_id"]) for row in rows]
         return next(iter(self.find_orders(names).values()), None)
 
+    def find_last_exit(self, symbol: str) -> str | None:
+        """Return the identity of the exit of a symbol that was written down last; None where none was."""
+        where: Row = {"symbol": symbol, "side": Side.SELL.value, "signal_id": ("is", None)}
+        order = ("-created_at", "-client_order_id")
+        rows = self.gateway.select("order_intents", columns=("client_order_id",), where=where, order=order, limit=1)
+        return str(rows[0]["client_order_id"]) if rows else None
+
     def find_known_fills(self, exec_ids: Sequence[str]) -> set[str]:
         """Return which of these executions are recorded."""
         if not exec_ids:

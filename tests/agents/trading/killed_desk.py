@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from agents.brokers.broker import BrokerOrder, Order
+from agents.brokers.broker import BrokerOrder, Leg, Order, exit_ids
 from agents.brokers.paper import PaperBroker, PaperConfig
 from core.clock import FixedClock
 from core.settings import Settings
@@ -124,19 +124,37 @@ def live_through(desk: Desk) -> None:
     desk.pipeline.tick()
 
 
-def live(database: str, home: str, blows_at: int | None) -> None:
-    """Open the store and go through the day, up to a point."""
+def notice_lost_exits(desk: Desk, fuse: Fuse, blows_at: int | None) -> None:
+    """Buy, have somebody cancel the exits at the broker, and give them back; points count from there on."""
+    desk.pipeline.recover()
+    desk.pipeline.run([signal("AAA")])
+    desk.bar("AAA", PRICES["AAA"])
+    desk.pipeline.tick()
+    (entry,) = desk.rows("paper_orders")
+    desk.broker.cancel_order(exit_ids(entry["client_order_id"])[Leg.STOP_LOSS])
+    fuse.count, fuse.blows_at = 0, blows_at
+    for _ in range(2):
+        desk.clock.advance(timedelta(minutes=1))
+        desk.pipeline.tick()
+
+
+def live(database: str, home: str, blows_at: int | None, loses_exits: bool = False) -> None:
+    """Open the store and go through a day, up to a point."""
     with open_store(Settings(home=Path(home), database_url=database)) as store:  # type: ignore[arg-type]
-        live_through(open_desk(store, Fuse(blows_at), 0.0))
+        if loses_exits:
+            fuse = Fuse(None)
+            notice_lost_exits(open_desk(store, fuse, 0.0), fuse, blows_at)
+        else:
+            live_through(open_desk(store, Fuse(blows_at), 0.0))
 
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 
 
-def live_in_another_process(database: str, home: Path, blows_at: int | None) -> int:
-    """Go through the day in a process of its own and return its exit code."""
-    process = _context.Process(target=live, args=(database, str(home), blows_at))
+def live_in_another_process(database: str, home: Path, blows_at: int | None, *, loses_exits: bool = False) -> int:
+    """Go through a day in a process of its own and return its exit code."""
+    process = _context.Process(target=live, args=(database, str(home), blows_at, loses_exits))
     process.start()
     process.join(120)
     code = process.exitcode

@@ -89,7 +89,7 @@ def test_real_money_is_not_armed_by_default(store: Store) -> None:
     assert (Settings().paper_trading, Settings().arm_real_money) == (True, False)
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"tick_seconds": -1.0}, {"cash_tolerance": -0.1}])
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"tick_seconds": -1.0}, {"cash_tolerance": -0.1}, {"guard_seconds": -1.0}])
 def test_a_pipeline_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         PipelineConfig(**wrong)

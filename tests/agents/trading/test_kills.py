@@ -2,6 +2,7 @@
 
 import signal as signals
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from core.store.decisions import ANEW
 from core.store.opening import Store, open_store
 from core.types import PipelineStatus, Side
 from tests.agents.trading.desk import CASH, Desk
-from tests.agents.trading.killed_desk import Fuse, live_in_another_process, live_through, news, open_desk
+from tests.agents.trading.killed_desk import Fuse, live_in_another_process, live_through, news, notice_lost_exits, open_desk
 from tests.conftest import Server
 
 
@@ -89,3 +90,47 @@ def test_a_desk_recovers_wherever_it_is_killed(server: Server, tmp_path: Path) -
     while die_and_recover(server, tmp_path, kills + 1):
         kills += 1
     assert kills >= 100
+
+
+def points_of_lost_exits(server: Server, home: Path) -> list[str]:
+    """Go through a day with lost exits, and return the points after they were lost."""
+    database = server.create(server.template)
+    fuse = Fuse(None)
+    with open_store(Settings(home=home, database_url=database)) as store:  # type: ignore[arg-type]
+        notice_lost_exits(open_desk(store, fuse, 0.0), fuse, None)
+    server.drop(database)
+    return fuse.points[-fuse.count :]
+
+
+def die_with_lost_exits(server: Server, folder: Path, blows_at: int) -> None:
+    database = server.create(server.template)
+    try:
+        assert live_in_another_process(database, folder, blows_at, loses_exits=True) == -signals.SIGKILL
+        with open_store(Settings(home=folder, database_url=database)) as store:  # type: ignore[arg-type]
+            desk = open_desk(store, Fuse(None), 30.0)
+            assert desk.pipeline.recover().synced.reachable
+            for _ in range(2):
+                check_that_the_stories_agree(desk)
+                assert (desk.pipeline.argus.held, len(desk.rows("paper_orders"))) == ({"AAA": 5.0}, 2)
+                desk.clock.advance(timedelta(minutes=1))
+                desk.pipeline.tick()
+    finally:
+        server.drop(database)
+
+
+def test_a_desk_that_is_killed_while_it_gives_exits_back_has_one_pair_after_the_start(
+    server: Server, store: Store, tmp_path: Path
+) -> None:
+    points = points_of_lost_exits(server, tmp_path)
+    placing = points.index("before broker.place_exits")
+    written = max(place for place in range(placing) if points[place] == "after store.rpc record_decisions")
+    # Noticed and not written down, written down and not sent, sent and no answer kept.
+    for blows_at in (written, written + 1, placing + 1, placing + 2):
+        die_with_lost_exits(server, tmp_path, blows_at)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+def test_wherever_a_desk_is_killed_while_it_gives_exits_back(server: Server, tmp_path: Path) -> None:
+    for place in range(len(points_of_lost_exits(server, tmp_path))):
+        die_with_lost_exits(server, tmp_path, place + 1)

@@ -261,6 +261,7 @@ NOT_IN_A_ROW = {
         "pipeline.batch",
         "pipeline.tick_seconds",
         "pipeline.cash_tolerance",
+        "pipeline.guard_seconds",
         *(f"breaker.{item.name}" for item in dataclasses.fields(DEFAULTS.breaker)),
     ),
     "of a model": (

@@ -106,8 +106,12 @@ class TradingDay(RuleBasedStateMachine):
 
     server: Server
 
-    @initialize(max_deployed=MAX_DEPLOYED, first=st.sampled_from([SYMBOLS, ("DDD", "CCC", "EEE"), ()]))
-    def open(self, max_deployed: float, first: tuple[str, ...]) -> None:
+    @initialize(
+        max_deployed=MAX_DEPLOYED,
+        first=st.sampled_from([SYMBOLS, ("DDD", "CCC", "EEE"), ()]),
+        traded=st.sampled_from([1000, 4, None]),
+    )
+    def open(self, max_deployed: float, first: tuple[str, ...], traded: int | None) -> None:
         self.database = self.server.create(self.server.template)
         self.home = Path(tempfile.mkdtemp(prefix="aqf-day-"))
         self.store: Store = open_store(Settings(home=self.home, database_url=self.database))  # type: ignore[arg-type]
@@ -127,6 +131,11 @@ class TradingDay(RuleBasedStateMachine):
         self.settled = False
         self.attempt(self.desk.pipeline.recover)
         self.hear(list(first), bad=False)
+        if traded is not None:
+            # A day rarely gets as far as a position by chance alone.
+            for symbol in first:
+                self.move(symbol, 0.0, traded)
+            self.tick(1)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -214,6 +223,21 @@ class TradingDay(RuleBasedStateMachine):
     def working_orders(self) -> list[BrokerOrder]:
         orders = self.desk.broker.inner.list_open_orders()
         return [order for order in orders if not order.client_order_id.endswith(tuple(exit_ids("").values()))]
+
+    @precondition(lambda self: self.working_exits())
+    @rule(data=st.data(), restarts=st.booleans())
+    def cancel_an_exit_at_the_broker(self, data: st.DataObject, restarts: bool) -> None:
+        self.desk.broker.inner.cancel_order(data.draw(st.sampled_from(self.working_exits())))
+        self.advance(1)
+        if restarts:
+            self.restart()
+        # What somebody ended is looked at twice, and a broker that was silent is asked once more.
+        for _ in range(3):
+            self.attempt(self.desk.pipeline.tick)
+
+    def working_exits(self) -> list[str]:
+        names = [order.client_order_id for order in self.desk.broker.inner.list_open_orders()]
+        return [name for name in names if name.endswith(tuple(exit_ids("").values()))]
 
     @rule()
     def restart(self) -> None:
