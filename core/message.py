@@ -153,6 +153,7 @@ class _Shape:
 
 
 def _shape(cls: Any) -> _Shape:
+    # Any in between: to mypy the class of a message is not hashable, which a cache asks for.
     return _compiled(cls)
 
 

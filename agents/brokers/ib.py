@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -153,7 +154,8 @@ class IBBroker:
     def place_exits(self, order: Order) -> BrokerOrder:
         """Place the exits of a bracket whose entry is taken as done, or return those that have its identity.
 
-        TWS does not ask whether the shares are held: whoever calls this has looked.
+        One that works alone gets the other beside it. TWS does not ask whether the shares are held: whoever calls this has
+        looked.
         """
         return self._ask(lambda: self._guard(on_grid(order)))
 
@@ -293,6 +295,10 @@ class IBBroker:
         found = (await self._read()).describe(order.client_order_id)
         if found is not None:
             return found
+        with _lost_in(order.client_order_id):
+            return await self._place_anew(order)
+
+    async def _place_anew(self, order: Order) -> BrokerOrder:
         trades = await self._send(order.symbol, build_orders(order, self._account), order.client_order_id)
         refused = next((trade for trade in trades if trade.isDone() and trade.orderStatus.status != "Filled"), None)
         if refused is None:
@@ -356,23 +362,21 @@ class IBBroker:
         entry = state.entry_of(client_order_id)
         family = {entry, *exit_ids(entry).values()}
         names = {client_order_id} if entry == client_order_id else family
-        for name in names & state.working.keys():
-            self._ib.cancelOrder(state.working[name].order)
-        watched = {name: state.working[name] for name in family if name in state.working}
+        with _lost_in(f"cancelling {client_order_id}"):
+            for name in names & state.working.keys():
+                self._ib.cancelOrder(state.working[name].order)
+            watched = {name: state.working[name] for name in family if name in state.working}
 
-        def is_over() -> bool:
-            # Exits that are about to end with their entry must not be taken for living ones.
-            filled = entry in watched and watched[entry].orderStatus.status == "Filled"
-            return all(trade.isDone() for name, trade in watched.items() if name in names or not filled)
+            def is_over() -> bool:
+                # Exits that are about to end with their entry must not be taken for living ones.
+                filled = entry in watched and watched[entry].orderStatus.status == "Filled"
+                return all(trade.isDone() for name, trade in watched.items() if name in names or not filled)
 
-        try:
             await self._until(is_over)
             state = await self._read()
             if names != family:
                 await self._protect(state, entry)
             return (await self._read()).describe(client_order_id) or found
-        except (ConnectionError, TimeoutError) as error:
-            raise BrokerOutcomeUnknownError(f"TWS was lost in the middle of cancelling {client_order_id}: {error!r}") from error
 
     async def _protect(self, state: GatewayState, client_order_id: str) -> None:
         """Give exits to what a bracket bought before its entry was cancelled, where TWS ended them with it."""
@@ -389,19 +393,36 @@ class IBBroker:
         await self._place_exits(client_order_id, described.symbol, described.filled_qty, target, stop)
 
     async def _guard(self, order: Order) -> BrokerOrder:
-        identity = exit_ids(order.client_order_id)[Leg.TAKE_PROFIT]
-        found = (await self._read()).describe(identity)
-        if found is not None:
-            return found
+        state = await self._read()
+        target, stop = (state.describe(exit_ids(order.client_order_id)[leg]) for leg in (Leg.TAKE_PROFIT, Leg.STOP_LOSS))
+        known, filled = target or stop, any(one is not None and one.filled_qty for one in (target, stop))
+        alone = state.lone_exit(order.client_order_id)
+        if known is not None and (filled or (target is not None and alone is None)):
+            return known
         if not order.is_bracket:
             raise BrokerError(f"order {order.client_order_id!r} has no exits to place; give it a stop and a target.")
+        if alone is not None and not alone.ocaGroup:
+            # Beside it the other would not end with it, and both together would sell what is held twice.
+            raise BrokerError(f"{alone.orderRef!r} works alone and in no group that the other exit could join; cancel it.")
+        with _lost_in(f"the exits of {order.client_order_id}"):
+            return await self._guard_anew(order, state, alone)
+
+    async def _guard_anew(self, order: Order, state: GatewayState, alone: Any) -> BrokerOrder:
+        identity = exit_ids(order.client_order_id)[Leg.TAKE_PROFIT]
         _, target, stop = build_orders(order, self._account)
-        trades = await self._send_exits(order.client_order_id, order.symbol, order.qty, target, stop)
+        legs = [leg for leg in (stop, target) if alone is None or leg.orderRef != alone.orderRef]
+        group = None if alone is None else alone.ocaGroup
+        trades = await self._send_exits(order.client_order_id, order.symbol, order.qty, legs, group)
         refused = next((trade for trade in trades if trade.isDone() and trade.orderStatus.status != "Filled"), None)
         if refused is None:
-            described = GatewayState(working={trade.order.orderRef: trade for trade in trades}).describe(identity)
+            state.working.update({trade.order.orderRef: trade for trade in trades})
+            described = state.describe(identity)
             assert described is not None
             return described
+        if alone is not None:
+            raise BrokerError(
+                f"{alone.orderRef!r} works alone: TWS refused the other exit, {last_word(refused) or 'inactive'}."
+            )
         for trade in trades:
             if not trade.isDone():
                 self._ib.cancelOrder(trade.order)
@@ -412,7 +433,7 @@ class IBBroker:
             )
         return BrokerOrder(
             client_order_id=identity,
-            order_id=str(trades[0].order.permId or f"refused-{identity}"),
+            order_id=str(trades[-1].order.permId or f"refused-{identity}"),
             symbol=order.symbol,
             side=Side.SELL if order.side is Side.BUY else Side.BUY,
             qty=order.qty,
@@ -422,21 +443,35 @@ class IBBroker:
 
     async def _place_exits(self, client_order_id: str, symbol: str, bought: float, target: Any, stop: Any) -> None:
         """Place exits anew under their identities, at the prices they had."""
-        trades = await self._send_exits(client_order_id, symbol, bought, target, stop)
+        trades = await self._send_exits(client_order_id, symbol, bought, [stop, target])
         if any(trade.isDone() for trade in trades):
             raise BrokerError(
                 f"{bought:g} shares of {symbol} from {client_order_id!r} have no exits: TWS refused "
                 f"{last_word(trades[0]) or last_word(trades[1])}."
             )
 
-    async def _send_exits(self, client_order_id: str, symbol: str, bought: float, target: Any, stop: Any) -> list[Any]:
-        """Send a target and a stop that end each other, and return what TWS made of them."""
+    async def _send_exits(
+        self, client_order_id: str, symbol: str, bought: float, legs: list[Any], group: str | None = None
+    ) -> list[Any]:
+        """Send exits that end each other, the stop first: cut in between, what is held has its protection."""
         from ib_async import LimitOrder, StopOrder
 
-        names = exit_ids(client_order_id)
-        more = {"tif": "GTC", "account": self._account, "ocaGroup": f"{client_order_id}-exits", "ocaType": 1}
+        more = {"tif": "GTC", "account": self._account, "ocaGroup": group or f"{client_order_id}-exits", "ocaType": 1}
         orders = [
-            LimitOrder(target.action, bought, target.lmtPrice, orderRef=names[Leg.TAKE_PROFIT], **more),
-            StopOrder(stop.action, bought, stop.auxPrice, orderRef=names[Leg.STOP_LOSS], **more),
+            StopOrder(leg.action, bought, leg.auxPrice, orderRef=leg.orderRef, **more)
+            if leg.orderType == "STP"
+            else LimitOrder(leg.action, bought, leg.lmtPrice, orderRef=leg.orderRef, **more)
+            for leg in legs
         ]
-        return await self._send(symbol, orders, names[Leg.TAKE_PROFIT])
+        return await self._send(symbol, orders, orders[-1].orderRef)
+
+
+@contextmanager
+def _lost_in(subject: str) -> Iterator[None]:
+    """A line that is lost from here on may have carried something: nobody knows what came of it."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError) as error:
+        raise BrokerOutcomeUnknownError(
+            f"TWS was lost in the middle of {subject}; ask for it by this identity: {error!r}"
+        ) from error

@@ -80,6 +80,11 @@ class GatewayState:
         found = [self.describe(name) for name in names if not self.sleeps(name)]
         return [one for one in found if one is not None]
 
+    def lone_exit(self, client_order_id: str) -> Any | None:
+        """Return the order of an exit that works while the other one does not; None where both or neither do."""
+        living = [self.working[name].order for name in exit_ids(client_order_id).values() if name in self.working]
+        return living[0] if len(living) == 1 else None
+
     def entry_of(self, client_order_id: str) -> str:
         """Return the entry that an exit belongs to; of anything else, itself."""
         for suffix in exit_ids("").values():

@@ -245,9 +245,12 @@ def to_tick(price: float) -> float:
 
 
 def to_tick_above(price: float) -> float:
-    """Round a price up to cents, or below one to hundredths of a cent; one that is quoted so stays what it is."""
+    """Round a price up to cents, or below one to hundredths of a cent; one that is quoted so stays what it is.
+
+    Ten digits behind the point count: what float arithmetic adds behind them is no price anybody meant.
+    """
     nearest = to_tick(price)
-    return nearest if nearest >= price else to_tick(nearest + (0.01 if price >= 1.0 else 0.0001))
+    return nearest if nearest >= round(price, 10) else to_tick(nearest + (0.01 if price >= 1.0 else 0.0001))
 
 
 def trade_result(order: Order, sent: Sent) -> TradeResult | None:

@@ -1,6 +1,7 @@
 """Which way a signal points, since the contract carries a category and words, and no direction.
 
-Hides the words. Promises that bad news is not bought: what a category or the headline's words leave in doubt is negative.
+Hides the words. Promises that what a category or the headline's words leave in doubt is negative. It reads no more than words:
+bad news in words that no list has is missed.
 """
 
 from __future__ import annotations
@@ -76,14 +77,15 @@ _BAD = re.compile(
     _any_of(
         """
         below crater* cut cuts declin* decreas* deteriorat* dip dipped dips disappoint* dive dives down downgrad* downturn*
-        drop dropped dropping drops erod* fade fades fading fallen falling falls fell flat halved halves headwind* hurt*
-        impair* lackluster less lose loses losing loss losses lost lower* miss missed misses missing negative nosediv* plummet*
-        plung* sank selloff shortfall* shrank shrink* sink* slash* slid slide* slip slipped slips slow slowdown slowed slower
-        slowing slows sluggish slump* soften* squeez* stagnat* tanked trim trimmed trims tumbl* underperform* undershoot*
-        underwhelm* warn warned warning* warns weak* worse* worst
+        drop dropped dropping drops erod* evaporat* fade fades fading fallen falling falls fell flat halved halves headwind*
+        hurt* impair* lackluster less lose loses losing loss losses lost lower* miss missed misses missing negative nosediv*
+        plummet* plung* sank selloff shortfall* shrank shrink* sink* slash* slid slide* slip slipped slips slow slowdown
+        slowed slower slowing slows sluggish slump* soften* squeez* stagnat* tank tanked tanks trim trimmed trims tumbl*
+        underperform* undershoot* underwhelm* warn warned warning* warns weak* worse* worst
         """,
         r"(?<!this )(?<!next )(?<!in the )fall",
         r"(?:hit by|poor(?!')|sell-off|short of|write-?(?:down|off)s?|writ(?:es|ten|ing) (?:down|off))",
+        r"(?:forecasts?|guid(?:es?|ed|ing))(?: \w+)? low",
         r"margins? (?:contract|narrow)(?:s|ed)?",
         r"reduc(?:es?|ed|ing)(?: \w+){0,2} (?:dividend|forecast|guidance|outlook|output|stake|target|workforce)",
     )
@@ -91,16 +93,20 @@ _BAD = re.compile(
     + "|"
     + _any_of(
         """
-        bailout* bankrupt* banned breach* bribe* closure* complaint* concern* contaminat* convict* crash* death* defaulted
-        defaults defect* delist* dies dilut* disrupted disrupts doubt* fear* fined fines fired fraud* guilty hacked hackers
-        indict* injur* insolven* investigat* killed layoff* liquidat* litigation mislead* misstat* penalt* probed quit quits
-        recalled resign* restat* scandal* scrutin* shut shuts shuttered shutting stolen struggl* sue sued sues suing theft
-        trouble* turmoil uncertain* violat* worries worry
+        accus* alleg* arrest* bailout* bankrupt* banned breach* bribe* charged closure* complaint* concern* contaminat*
+        convict* crash* creditor* death* defaulted defaults defect* delist* dies dilut* disrupted disrupts doubt* fear* fined
+        fines fired fraud* guilty hacked hackers indict* injur* insolven* investigat* kill killed kills layoff* liquidat*
+        litigation mislead* misstat* penalt* probed quit quits raid raided raids recalled resign* restat* scandal* scrutin*
+        shut shuts shuttered shutting stolen struggl* subpoena* sue sued sues suing theft trouble* turmoil uncertain*
+        verdict* violat* worries worry
         """,
         "fine(?![- ]?tun)",
         "lays off",
+        r"(?:chapter (?:7|11|seven|eleven)|ordered to pay|short[- ]sellers?)",
         _TROUBLE,
     )
+    # A figure is below zero.
+    + r"|(?<!\w)[-\u2212]\$?\d|\(\$\d"
 )
 # What leaves open whether trouble is over, and what may be approved that is none the better for it.
 _OPEN = re.compile(

@@ -23,7 +23,7 @@ from defusedxml.ElementTree import fromstring
 
 from agents.trading.listings import SEC_URL, Listing
 from agents.trading.news import NewsCategory, NewsItem, Urgency, classify, find_tickers
-from agents.trading.web import Page, Web
+from agents.trading.web import Page, Web, without_keys
 from core.errors import DataError
 
 _FILINGS = 100
@@ -142,7 +142,7 @@ class NewsFeed:
         if page is None:
             return Batch()
         self._fetched = page
-        return self._read_all(list(read_entries(self._url, page.content)))
+        return self._read_all(list(read_entries(without_keys(self._url), page.content)))
 
     def confirm(self) -> None:
         """Take note that what was fetched is kept."""
@@ -212,7 +212,7 @@ class EdgarFeed(NewsFeed):
                 break
             if number == 0:
                 self._fetched = page
-            found = list(read_entries(url, page.content))
+            found = list(read_entries(without_keys(url), page.content))
             entries += found
             if len(found) < _FILINGS or not self._kept_keys.isdisjoint(entry.key for entry in found):
                 break

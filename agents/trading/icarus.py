@@ -174,10 +174,11 @@ class Icarus:
         routine = self._routine.find(signal.headline)
         if routine is not None:
             return _refuse(BindingConstraint.OUT_OF_UNIVERSE, f"it is a routine filing: {routine}.")
+        found = self._with_tickers(signal, now)
         pattern = pattern_of(signal)
-        if pattern is not None and self._recall().is_muted(pattern, now.date()):
+        if isinstance(found, RawSignal) and pattern is not None and self._recall().is_muted(pattern, now.date()):
             return _refuse(BindingConstraint.MUTED_PATTERN, f"the pattern {pattern} was nearly always rejected of late.")
-        return self._with_tickers(signal, now)
+        return found
 
     def learn(self, signal: RawSignal, rejected: bool, now: datetime) -> None:
         """Remember what became of a signal; the same signal again on that day changes nothing.

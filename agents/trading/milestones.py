@@ -147,20 +147,6 @@ def move_money(state: MilestoneState, amount: float) -> MilestoneState:
     return replace(state, milestone_origin=max(0.0, state.milestone_origin + amount))
 
 
-def pay_out_vault(state: MilestoneState, amount: float) -> MilestoneState:
-    """Return the state after money of the vault left the account.
-
-    Raises
-    ------
-    DataError
-        If the vault does not hold that much.
-    """
-    _check_money("amount", amount)
-    if amount > state.vault_balance:
-        raise DataError(f"`amount` must be at most what the vault holds, {state.vault_balance:.2f}, was {amount!r}.")
-    return replace(move_money(state, -amount), vault_balance=state.vault_balance - amount)
-
-
 class Milestones:
     """Keep the milestones of the one account in the store.
 
@@ -201,10 +187,6 @@ class Milestones:
     def reload(self) -> None:
         """Read the state again, which whoever writes down money from outside changes with it."""
         self._state = self._store.load_milestones()
-
-    def pay_out_vault(self, amount: float) -> None:
-        """Take note that money of the vault left the account."""
-        self._keep(pay_out_vault(self._state or MilestoneState(milestone_origin=0.0), amount))
 
     def rules(self, equity: float) -> StageRules:
         """Return what the stage of the account's equity, vault included, allows."""

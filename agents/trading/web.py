@@ -1,8 +1,8 @@
 """Web: fetches public pages politely, and never more of them than asked for.
 
 Hides connections, waiting and HTTP's conditions. Promises that one host is asked no faster than configured and not before it
-said so, that a page comes whole and within size and time or not at all, and that whatever goes wrong is a `DataError` with the
-address.
+said so, that a page comes whole and within size and time or not at all, and that whatever goes wrong is a `DataError` that
+names the address without what may be a key in it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,15 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(host) and text.isascii() and text.isprintable() and " " not in text
+
+
+def without_keys(url: str) -> str:
+    """Return the scheme, host and path of an address: who asks, and what is asked for, may hold a password or a key."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,10 +148,10 @@ class Web:
                 if answer.status_code in _BUSY:
                     self._busy_until[host] = self._monotonic() + self._pause(answer.headers.get("Retry-After"))
                 if answer.status_code != httpx.codes.OK:
-                    raise MissingDataError(f"{url} answered {answer.status_code} {answer.reason_phrase}.")
+                    raise MissingDataError(f"{without_keys(url)} answered {answer.status_code} {answer.reason_phrase}.")
                 content = self._read(url, answer, started)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise MissingDataError(f"{url} cannot be fetched: {error or type(error).__name__}.") from error
+            raise MissingDataError(f"{without_keys(url)} cannot be fetched: {error or type(error).__name__}.") from error
         finally:
             self._next[host] = self._monotonic() + self._config.seconds_between
         return Page(content=content, etag=answer.headers.get("ETag"), last_modified=answer.headers.get("Last-Modified"))
@@ -150,11 +159,12 @@ class Web:
     def _wait_for(self, url: str) -> str:
         try:
             host = urlsplit(url).netloc
-        except ValueError as error:
-            raise MissingDataError(f"{url!r} is no address: {error}.") from error
+        except ValueError:
+            # What it says may repeat the address.
+            raise MissingDataError(f"{without_keys(url)} cannot be fetched.") from None
         busy = self._busy_until.get(host, 0.0) - self._monotonic()
         if busy > 0.0:
-            raise MissingDataError(f"{url} is not asked for another {busy:.0f} seconds: {host} was busy.")
+            raise MissingDataError(f"{without_keys(url)} is not asked for another {busy:.0f} seconds: its host was busy.")
         wait = self._next.get(host, 0.0) - self._monotonic()
         if wait > 0.0:
             self._sleep(wait)
@@ -166,13 +176,15 @@ class Web:
 
     def _read(self, url: str, answer: httpx.Response, started: float) -> bytes:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise DataError(f"{url} came compressed ({answer.headers['Content-Encoding']}), which was not asked for.")
+            raise DataError(
+                f"{without_keys(url)} came compressed ({answer.headers['Content-Encoding']}), which was not asked for."
+            )
         content = bytearray()
         # As it comes: a chunk size would wait for that many bytes, for ever where they drip.
         for chunk in answer.iter_raw():
             content += chunk
             if len(content) > self._config.max_bytes:
-                raise DataError(f"{url} is larger than {self._config.max_bytes} bytes.")
+                raise DataError(f"{without_keys(url)} is larger than {self._config.max_bytes} bytes.")
             if self._monotonic() - started > self._config.timeout_seconds:
-                raise MissingDataError(f"{url} took longer than {self._config.timeout_seconds:g} seconds.")
+                raise MissingDataError(f"{without_keys(url)} took longer than {self._config.timeout_seconds:g} seconds.")
         return bytes(content)

@@ -544,6 +544,7 @@ def read_message(cls: type[_M], row: Row) -> _M:
 
 
 def _field_names(cls: Any) -> frozenset[str]:
+    # Any in between: to mypy the class of a message is not hashable, which a cache asks for.
     return _known_fields(cls)
 
 

@@ -19,8 +19,9 @@ begin
 end
 $$;
 
--- What an account recorded so far stays as it was: its past deposits count as they did, those from now on as money paid in.
-update public.portfolio_state s set moved = (select coalesce(sum(m.amount), 0) from public.cash_movements m) where s.moved is null;
+-- What an account recorded so far stays as it was: its past deposits count as they did, those from now on as money paid in. Where nobody
+-- said what came from outside it stays null: an opening balance that is told later was in the equity all along.
+update public.portfolio_state s set moved = (select sum(m.amount) from public.cash_movements m) where s.moved is null;
 
 -- Replaces the book and appends its equity to the history, in one transaction. The peak is the highest worth of a unit times the units there
 -- are. `moved` is all money from outside that the equity contains: what it grew by since the last time was paid in at the equity without it.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from core import types
 from core.errors import ConfigurationError, StoreError, StoreUnavailableError
@@ -342,6 +343,33 @@ def test_from_every_earlier_version_one_call_leads_to_the_newest(empty_database:
     apply_migrations(empty_database, migrations[:n])
     assert apply_migrations(empty_database) == VERSIONS[n:]
     assert everything(empty_database) == everything(database)
+
+
+@pytest.mark.parametrize(
+    ("movements", "told", "moved", "units"),
+    [((), 1000, None, 1), ((700, 300), 1000, 1000, 1), ((700,), 1000, 700, 1.375)],
+    ids=["nobody said", "as it was", "a deposit since"],
+)
+def test_money_from_before_equity_was_counted_in_units_is_no_deposit(
+    empty_database: str, movements: tuple[int, ...], told: int, moved: int | None, units: float
+) -> None:
+    counted = VERSIONS.index("20241008000000")
+    apply_migrations(empty_database, load_migrations()[:counted])
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(
+            "insert into public.portfolio_state (equity, peak_equity, drawdown_pct, cash, open_positions)"
+            " values (1000, 1250, 0.2, 1000, 0)"
+        )
+        for number, amount in enumerate(movements):
+            connection.execute(
+                "insert into public.cash_movements (movement_ref, amount, moved_at) values (%s, %s, now())",
+                [f"{number}", amount],
+            )
+        apply_migrations(empty_database)
+        assert connection.execute("select moved from public.portfolio_state").fetchone() == (moved,)
+        book = Jsonb({"equity": 1100, "cash": 1100, "moved": told, "recorded_at": "2024-03-04T15:00:00Z"})
+        state = connection.execute("select units, peak_equity, moved from public.record_portfolio(%s)", [book]).fetchone()
+        assert state == (units, 1250 * units, told)
 
 
 def test_of_several_processes_at_once_one_applies_each(empty_database: str) -> None:

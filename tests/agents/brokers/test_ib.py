@@ -280,7 +280,7 @@ def test_what_an_entry_bought_before_its_exit_was_refused_gets_exits(broker: IBB
     assert found is not None
     assert (found.status, found.filled_qty) == (PipelineStatus.CANCELLED, 4.0)
     assert open_orders(broker) == {"a-tp": 4.0, "a-sl": 4.0}
-    assert [(one.limit or one.aux, one.action) for one in world.gateway.tickets[-2:]] == [("106.0", "SELL"), ("97.0", "SELL")]
+    assert [(one.limit or one.aux, one.action) for one in world.gateway.tickets[-2:]] == [("97.0", "SELL"), ("106.0", "SELL")]
 
 
 def test_exits_that_are_refused_for_good_are_an_error(broker: IBBroker, world: IBWorld) -> None:
@@ -297,3 +297,91 @@ def test_a_refused_bracket_of_which_a_part_may_work_is_left_unknown(world: IBWor
         broker.place_order(bracket())
     assert open_orders(broker) == {"a": 6.0, "a-tp": 10.0}
     broker.close()
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    """Let so many orders through to the gateway, and lose the line with the next."""
+    from ib_async import IB
+
+    place, sent = IB.placeOrder, list[Any]()
+
+    def place_or_lose(self: Any, contract: Any, order: Any) -> Any:
+        if len(sent) == parts:
+            raise ConnectionError("Not connected")
+        sent.append(order)
+        return place(self, contract, order)
+
+    monkeypatch.setattr(IB, "placeOrder", place_or_lose)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+def test_a_bracket_of_which_a_part_was_sent_is_never_said_to_be_surely_not_there(
+    broker: IBBroker, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    cut_after(monkeypatch, parts)
+    with pytest.raises(BrokerOutcomeUnknownError, match="lost in the middle of a;"):
+        broker.place_order(bracket())
+    monkeypatch.undo()
+    assert broker.place_order(bracket()).status is PipelineStatus.SUBMITTED
+
+
+def test_exits_that_are_cut_in_between_leave_the_stop_and_are_made_whole_by_placing_them_again(
+    broker: IBBroker, world: IBWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_after(monkeypatch, 1)
+    with pytest.raises(BrokerOutcomeUnknownError, match="lost in the middle of the exits of x;"):
+        broker.place_exits(bracket("x"))
+    monkeypatch.undo()
+    assert open_orders(broker) == {"x-sl": 10.0}
+    for _ in range(2):
+        assert broker.place_exits(bracket("x")).client_order_id == "x-tp"
+        assert open_orders(broker) == {"x-sl": 10.0, "x-tp": 10.0}
+    assert {one.oca for one in world.gateway.tickets} == {"x-exits"}
+
+
+def test_a_target_that_works_alone_gets_its_stop(broker: IBBroker, world: IBWorld) -> None:
+    broker.place_exits(bracket("x"))
+    with world.gateway.lock:
+        world.gateway.find("x-sl").status = "Cancelled"
+    assert broker.place_exits(bracket("x")).client_order_id == "x-tp"
+    assert open_orders(broker) == {"x-sl": 10.0, "x-tp": 10.0}
+    assert (world.gateway.find("x-sl").kind, world.gateway.find("x-sl").aux) == ("STP", "97.0")
+
+
+def test_an_exit_whose_other_was_filled_is_left_alone(broker: IBBroker, world: IBWorld) -> None:
+    broker.place_exits(bracket("x"))
+    world.fill("x-sl", 10.0, 97.0)
+    before = len(world.gateway.tickets)
+    assert broker.place_exits(bracket("x")).status is PipelineStatus.CANCELLED
+    assert len(world.gateway.tickets) == before
+
+
+def test_a_lone_exit_that_no_other_can_join_or_whose_other_is_refused_is_an_error(broker: IBBroker, world: IBWorld) -> None:
+    broker.place_exits(bracket("x"))
+    with world.gateway.lock:
+        world.gateway.find("x-sl").status = "Cancelled"
+    world.gateway.refuse = ["x-sl"]
+    with pytest.raises(BrokerError, match=r"'x-tp' works alone: TWS refused the other exit, .*too far away"):
+        broker.place_exits(bracket("x"))
+    world.gateway.find("x-tp").oca = ""
+    broker.close()
+    with pytest.raises(BrokerError, match="'x-tp' works alone and in no group"):
+        broker.place_exits(bracket("x"))
+    assert open_orders(broker) == {"x-tp": 10.0}
+
+
+def test_a_line_lost_before_a_refused_bracket_is_taken_back_leaves_it_unknown(
+    broker: IBBroker, world: IBWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ib_async import IB
+
+    def lose(self: Any, order: Any) -> None:
+        raise ConnectionError("Not connected")
+
+    world.gateway.refuse = ["a-sl"]
+    monkeypatch.setattr(IB, "cancelOrder", lose)
+    with pytest.raises(BrokerOutcomeUnknownError, match="lost in the middle of a;"):
+        broker.place_order(bracket())
+    with pytest.raises(BrokerOutcomeUnknownError, match="lost in the middle of cancelling a;"):
+        broker.cancel_order("a")
+    assert open_orders(broker) == {"a": 10.0, "a-tp": 10.0}

@@ -176,6 +176,14 @@ def test_a_price_that_is_quoted_is_its_own_limit(price: float) -> None:
     assert to_tick_above(price) == price
 
 
+@pytest.mark.parametrize(
+    ("price", "limit"),
+    [(19.990000000000002, 19.99), (0.1 + 0.2, 0.3), (1.1 * 1.1, 1.21), (19.990000001, 20.0), (0.30000001, 0.3001)],
+)
+def test_what_float_arithmetic_adds_to_a_price_buys_no_tick(price: float, limit: float) -> None:
+    assert to_tick_above(price) == limit
+
+
 def test_a_price_between_two_ticks_is_met_at_itself_and_counts_the_shares() -> None:
     order = plan(ares({"AAA": 100.004}), size=0.01, equity=10_000.4)
     assert (order.qty, order.limit_price) == (1.0, 100.01)

@@ -77,6 +77,10 @@ GOOD_NEWS = {
         Warner Bros signs a streaming deal
         Block launches a payment card
         Costco opens 30 stores
+        Acme launches 5-year partnership with Beta
+        Acme opens a 10-15 megawatt plant
+        Acme expands its fleet of tankers
+        Boeing delivers its first 787-9
     """,
 }
 BAD_NEWS = {
@@ -112,6 +116,7 @@ BAD_NEWS = {
         Acme resolves case and is fined $2 billion
         Regulator disapproves of the merger
         Acme's device is still unapproved
+        Acme resumes production after fire kills three
     """,
     SignalCategory.SUPPLIER_DISRUPTION: """
         Supplier of Microsoft raises prices by 20 percent
@@ -172,6 +177,14 @@ BAD_NEWS = {
         Sales at Acme stagnate
         Operating margin contracts at Acme
         Acme profit drops despite record revenue
+        Acme beats but guides low
+        Acme beats estimates and guides sales low
+        Acme reports EPS of -$1.20
+        Acme reports EPS of $-1.20
+        Acme reports EPS of \u22121.20
+        Acme reports earnings of ($0.40) a share
+        Profits evaporate at Acme
+        Shares of Acme tank on results
     """,
     SignalCategory.POSITIVE_NEWS: """
         Microsoft's acquisition of Activision blocked by court
@@ -197,6 +210,24 @@ BAD_NEWS = {
         Acme and Beta call off their merger
         FTC challenges Microsoft's Activision deal
         Tesla recalls 2 million cars
+        Acme shares tank after FDA approval of competitor
+        Acme charged by SEC
+        Acme subpoenaed by DOJ
+        Acme receives subpoenas from the DOJ
+        Acme files for Chapter 11
+        Acme enters chapter seven
+        Acme seeks creditor protection
+        Acme CEO arrested
+        Arrest of Acme's chairman
+        Acme headquarters raided by police
+        Police raid Acme
+        Acme ordered to pay $3bn
+        Acme hit with $2 billion verdict
+        Profits evaporate
+        Short seller report alleges Acme cooked its books
+        Short-seller takes aim at Acme
+        Former employee accuses Acme
+        Robot of Acme kills worker
     """,
     SignalCategory.NEUTRAL: """
         Acme files its 10-Q

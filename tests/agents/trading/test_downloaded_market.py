@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agents.trading.downloaded_market import DownloadConfig, DownloadedMarket, read_table
-from agents.trading.web import Page
+from agents.trading.web import Page, Web
 from core.clock import FixedClock
 from core.errors import ConfigurationError, DataError, MissingDataError
+from tests.agents.trading.loopback import Site
 
 NOW = datetime(2024, 3, 6, 15, tzinfo=UTC)
 TABLE = b"Date,Open,High,Low,Close,Volume\n2024-03-05,11,13,10,12,500\n2024-03-04,10,12,9,11,400\n2024-03-06,12,14,11,13,10\n"
@@ -53,6 +54,14 @@ def test_a_table_is_asked_for_once_in_a_while(caplog: pytest.LogCaptureFixture) 
     clock.advance(timedelta(minutes=15))
     market.get_quote("AAA", clock.now())
     assert len(pages.asked) == 3
+
+
+def test_the_log_names_no_key_of_an_address(site: Site, web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    site.status = 403
+    market = DownloadedMarket(web, DownloadConfig(address=f"{site.url}/{{symbol}}?apikey=SECRET"), FixedClock(NOW))
+    assert market.get_quote("AAA", NOW) is None
+    assert f"{site.url}/AAA answered 403" in caplog.text
+    assert "SECRET" not in caplog.text
 
 
 @pytest.mark.parametrize(

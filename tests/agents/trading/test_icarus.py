@@ -240,6 +240,15 @@ def test_a_pattern_is_the_category_and_the_first_long_word() -> None:
     assert isinstance(judge.judge(signal(headline="Up 3% to 1200"), NOW), RawSignal)
 
 
+@pytest.mark.parametrize("tickers", [("ZZZ",), ()])
+def test_what_is_outside_the_universe_is_said_to_be_so_though_its_pattern_is_muted(tickers: tuple[str, ...]) -> None:
+    judge = icarus(IcarusConfig(universe=frozenset({"AAA"})))
+    teach(judge, TEN_ON_THREE_DAYS, 10)
+    assert constraint_of(judge.judge(signal(affected_tickers=("AAA",)), NOW)) is BindingConstraint.MUTED_PATTERN
+    judged = judge.judge(signal(affected_tickers=tickers), NOW)
+    assert constraint_of(judged) is BindingConstraint.OUT_OF_UNIVERSE
+
+
 def test_what_is_muted_is_forgotten_by_the_same_window() -> None:
     judge = icarus()
     teach(judge, TEN_ON_THREE_DAYS, 10)

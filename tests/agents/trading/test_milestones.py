@@ -13,7 +13,6 @@ from agents.trading.milestones import (
     StageRules,
     cross_milestones,
     move_money,
-    pay_out_vault,
     start_milestones,
 )
 from core.errors import DataError, StoreError
@@ -99,14 +98,6 @@ def test_a_withdrawal_is_not_a_loss() -> None:
     assert move_money(state, -1_000.0).milestone_origin == 0.0
 
 
-def test_a_payout_of_the_vault_leaves_what_was_vaulted_and_no_loss() -> None:
-    state = pay_out_vault(cross_milestones(CONFIG, start_milestones(CONFIG, 500.0), 1_000.0), 100.0)
-    assert vaulted(state) == (pytest.approx(50.0), pytest.approx(150.0))
-    assert state.milestone_origin == pytest.approx(900.0)
-    with pytest.raises(DataError, match=r"`amount` must be at most what the vault holds, 50\.00"):
-        pay_out_vault(state, 50.01)
-
-
 @given(start=st.floats(1, 2e6), path=st.lists(st.floats(0, 3e6), max_size=40))
 def test_over_any_path_the_vault_holds_its_share_of_the_way_to_the_last_crossing(start: float, path: list[float]) -> None:
     state = start_milestones(CONFIG, start)
@@ -147,8 +138,7 @@ def test_what_the_store_holds_survives_a_restart_and_is_crossed_once(trading: Tr
     assert again.observe(21_600.0) == (SCALE,)
     assert again.state is not None
     assert again.state.total_vaulted == pytest.approx(300.0 + 0.3 * 100.0)
-    again.pay_out_vault(330.0)
-    assert Milestones(trading).sized_equity(21_000.0) == pytest.approx(21_000.0)
+    assert Milestones(trading).sized_equity(21_000.0) == pytest.approx(20_670.0)
 
 
 def test_the_stage_is_that_of_all_the_money_and_the_size_that_of_what_is_not_vaulted(trading: TradingStore) -> None:

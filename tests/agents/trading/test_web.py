@@ -4,6 +4,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from agents.trading.feeds import NewsFeed
 from agents.trading.web import Web, WebConfig
 from core.errors import ConfigurationError, DataError, MissingDataError
 from tests.agents.trading.conftest import AGENT
@@ -182,3 +183,40 @@ def test_what_is_no_address_is_refused(web: Web, url: str) -> None:
 def test_a_config_that_cannot_work_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         WebConfig(**({"user_agent": AGENT} | changes))  # type: ignore[arg-type]
+
+
+def ask_wrongly(site: Site, web: Web, address: str, wrong: str) -> None:
+    if wrong == "busy":
+        site.status = 429
+        with pytest.raises(MissingDataError):
+            web.fetch(address)
+    elif wrong == "compressed":
+        site.headers = {"Content-Encoding": "gzip"}
+    elif wrong == "large":
+        site.body = b"x" * 200_000
+    elif wrong == "missing":
+        site.status = 404
+    elif wrong == "closed":
+        site.misbehave = lambda handler: handler.connection.close()
+    web.fetch(address)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "busy", "compressed", "large", "closed"])
+def test_what_went_wrong_is_told_with_the_address_and_without_the_keys_in_it(site: Site, web: Web, wrong: str) -> None:
+    address = site.url.replace("://", "://name:PASSWORD@") + "/daily/AAA?apikey=SECRET"
+    with pytest.raises(DataError, match=f"^{site.url}/daily/AAA ") as told:
+        ask_wrongly(site, web, address, wrong)
+    assert "SECRET" not in str(told.value)
+    assert "PASSWORD" not in str(told.value)
+
+
+def test_an_address_that_cannot_be_read_is_not_repeated(web: Web) -> None:
+    with pytest.raises(MissingDataError) as told:
+        web.fetch("http://[::1/daily?apikey=SECRET")
+    assert str(told.value) == "an address that cannot be read cannot be fetched."
+
+
+def test_a_feed_that_is_none_is_told_without_the_keys_in_its_address(site: Site, web: Web) -> None:
+    site.body = b"<html/>"
+    with pytest.raises(DataError, match=f"^{site.url}/feed must answer an RSS or Atom feed, answered <html>"):
+        NewsFeed("wire", f"{site.url}/feed?apikey=SECRET", web).fetch()
