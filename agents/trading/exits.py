@@ -71,8 +71,9 @@ class Exits:
         if entry is None or not places_exits(self.broker):
             missing = "nobody wrote down which it had"
             unable = f"the broker {self.broker.name} places none for shares that are held"
-            self.log.record(end)
+            # The halt first: an order that has ended is never looked at again.
             self._halt(symbol, f"{why} with shares left and no exits, and {missing if entry is None else unable}", now)
+            self.log.record(end)
             return
         old = [order for order in self.log.list_open_orders() if order.symbol == symbol and "parent" in order.payload]
         bracket = _bracket(ended, Order.from_dict(entry.payload["order"]), held)
@@ -130,10 +131,11 @@ class Exits:
         status = PipelineStatus.REJECTED if refused else PipelineStatus.SUBMITTED
         record = DecisionBatch(statuses=[_status(identity, status) for identity in exit_ids(name).values()])
         record.audit.append(("exits.refused" if refused else "exits.placed", ACTOR, name, {"reason": sent.reason[:2000]}))
-        self.log.record(record)
-        self._lift(symbol, now)
         if refused:
             self._halt(symbol, f"{bracket.qty:g} {symbol} have no exits, the broker refused them anew: {sent.reason}", now)
+        self.log.record(record)
+        if not refused:
+            self._lift(symbol, now)
         return True
 
     def _lift(self, symbol: str, now: datetime, actors: frozenset[str] = _WAITING) -> None:
