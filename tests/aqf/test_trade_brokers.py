@@ -74,7 +74,7 @@ def test_a_store_in_which_alpaca_was_traded_refuses_the_paper_account(
         assert run(*one_round(prices, news, "--broker", "alpaca")).exit_code == 0
         refused = run(*one_round(prices, news))
         assert isinstance(refused.exception, ConfigurationError)
-        assert "book of account PA1 at alpaca, and the broker has account paper at paper" in str(refused.exception)
+        assert "book of account PA1 at alpaca, and the broker is paper" in str(refused.exception)
         assert run("status", "--json").stdout.count('"halts": []') == 1
         assert run(*one_round(prices, news, "--broker", "alpaca")).exit_code == 0
 
