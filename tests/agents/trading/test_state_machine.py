@@ -171,8 +171,8 @@ class TradingDay(RuleBasedStateMachine):
         """What is held, and what may still be bought at the price of now, is within the share that may be deployed."""
         inner, prices = self.desk.broker.inner, self.desk.prices.last
         held = sum(position.qty * prices[position.symbol] for position in inner.list_positions())
-        limits = {row["client_order_id"]: float(row["limit_price"]) for row in self.desk.rows("paper_orders")}
-        waiting = sum((order.qty - order.filled_qty) * limits[order.client_order_id] for order in self.entries())
+        limits = {row["client_order_id"]: row["limit_price"] for row in self.desk.rows("paper_orders")}
+        waiting = sum((order.qty - order.filled_qty) * float(limits[order.client_order_id]) for order in self.entries())
         assert held + waiting <= self.max_deployed * (inner.get_account().cash + held) + 1e-6
 
     @precondition(lambda self: self.sent)
